@@ -56,8 +56,8 @@ def read_page(run: str, *, tracking_uri: str | None = None) -> Page:
     """Return the report of a run as one HTML page.
 
     Args:
-        run: The id or the name of a run, of a whole training or of one model type in it; a version
-            (`embedding/3`); or an alias (`embedding@root`).
+        run: The id of a run, its beginning or the name, of a whole training or of one model type in
+            it; a version (`embedding/3`); or an alias (`embedding@root`).
         tracking_uri: The MLflow store; by default `sqlite:///mlflow.db`.
 
     Raises:

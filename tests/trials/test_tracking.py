@@ -32,7 +32,7 @@ from tunetrail.stores.connection import make_engine, parse_url
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.metric_writer import deliver_spools
 from tunetrail.stores.moved_stores import FOLDER_TAG
-from tunetrail.stores.resumable_runs import TRAINING_RUN_TAG
+from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 from tunetrail.stores.spools import Report
 from tunetrail.stores.system_metrics import system_metrics
 from tunetrail.stores.tracking import TrackedRun, Tracker

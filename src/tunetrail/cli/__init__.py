@@ -39,6 +39,7 @@ _COMMANDS = (
     "ingest",
     "sessions",
     "runs",
+    "show",
     "sweep",
     "compare",
     "root",
@@ -70,6 +71,7 @@ commands:
   ingest     store the samples or chat logs of a file, a folder, a URL or a query under a session
   sessions   list the sessions, their samples and how their last training ended
   runs       list trainings and sweeps: filter them by what was set and what came of it, sort them
+  show       show a run: its settings, metrics, decision, worst rows, and where its files are
   sweep      show the jobs of a sweep, the best of them, and the decision on it
   compare    compare runs, versions or base models on the same test rows
   root       show who is root and why; roll back, promote or forbid a version

@@ -25,7 +25,7 @@ evaluation/rows.parquet. No model is loaded, and root stays where it is. The fig
 aren't corrected for looks: of many models, one is the best by chance.
 
 a MODEL is one of:
-  the id or the name of a run: of a whole training, or of one model type in it
+  the id of a run, its beginning, or the name: of a training, or of one model type in it
   a version: embedding/3 or models:/embedding/3
   an alias: embedding@root
   base: the base model, as one of the other runs was compared with it

@@ -43,7 +43,7 @@ _POSITIONALS = {
     "sweep show": "sweeps",
     "report": "runs versions",
     "compare": "runs versions",
-    "show": "runs",
+    "show": "runs versions",
     "watch": "sessions",
 }
 """The names that the arguments of a command are, by the kinds of `stores.quick_names`."""
@@ -208,7 +208,7 @@ def _of_parsed(command: str, before: Sequence[str], current: str, url: str) -> I
 
     for kind in _POSITIONALS.get(f"{command} {chosen}".strip(), "").split():
         yield from _names(url, kind)
-    if command in ("report", "compare"):
+    if command in ("report", "compare", "show"):
         for family in _names(url, "families"):
             yield Candidate(word=f"{family.word}@root", meaning="the version in use")
 

@@ -16,7 +16,7 @@ from tunetrail.verbosity import WARNINGS, saying
 _JSON, _QUIET = "--json", "--quiet"
 _OVERRIDDEN = ("train", "resume", "sync", "prepare", "demo")
 """Commands that print by `show`, and whose arguments Hydra parses: it has no such option."""
-_PARSED = ("ingest", "sessions", "report")
+_PARSED = ("ingest", "sessions", "report", "show")
 """Commands that print by `show`, and whose parser has the option for its help."""
 _JSON_STREAM: ContextVar[TextIO | None] = ContextVar("json_stream", default=None)
 

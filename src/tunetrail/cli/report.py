@@ -16,7 +16,7 @@ with intervals, curves, folds, slices, rows that were fixed and broken, and a ma
 space. No model is loaded, and nothing is computed that needs one. The page's path is printed.
 
 RUN is one of:
-  the id or the name of a run: of a whole training, or of one model type in it
+  the id of a run, its beginning, or the name: of a training, or of one model type in it
   a version: embedding/3 or models:/embedding/3
   an alias: embedding@root
 

@@ -11,7 +11,7 @@ from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.errors import UserError
 
 if TYPE_CHECKING:
-    from tunetrail.stores.run_list import ListedRun
+    from tunetrail.stores.listed_run import ListedRun
 
 _DESCRIPTION = """\
 List the trainings and sweeps of an MLflow experiment, newest first; a sweep's jobs are among them.

@@ -32,7 +32,7 @@ from tunetrail.deployment.root_moves import RootMoves
 from tunetrail.errors import TunetrailError
 from tunetrail.scratch import abandoned_folders
 from tunetrail.stores.database import DatabaseManager, TrainingRun
-from tunetrail.stores.resumable_runs import TRAINING_RUN_TAG
+from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 from tunetrail.stores.tracked_runs import CLEANED_TAG
 from tunetrail.stores.tracking import Tracker, tracking_errors
 

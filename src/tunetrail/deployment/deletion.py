@@ -15,7 +15,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tunetrail.deployment.stored_files import StoredFiles
-from tunetrail.stores.resumable_runs import CONFIGURATION, TRAINING_RUN_TAG
+from tunetrail.stores.resumable_runs import CONFIGURATION
+from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 from tunetrail.stores.tracked_runs import CLEANED_TAG
 from tunetrail.stores.tracking import Tracker, tracking_errors
 

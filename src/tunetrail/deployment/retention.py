@@ -25,7 +25,7 @@ from tunetrail.stores.ledger import (
     open_intents,
     present_actor,
 )
-from tunetrail.stores.resumable_runs import TRAINING_RUN_TAG
+from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 from tunetrail.stores.tracking import Tracker, tracking_errors
 
 _RESUMABLE = (RunState.FAILED, RunState.INTERRUPTED, RunState.FITTED)

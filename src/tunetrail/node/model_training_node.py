@@ -45,10 +45,10 @@ from tunetrail.run_reports import try_to_log_report
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.resumable_runs import (
     CONFIGURATION,
-    TRAINING_RUN_TAG,
     ResumableRun,
     find_resumable_run,
 )
+from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 from tunetrail.stores.tracking import TrackedRun
 from tunetrail.verbosity import saying
 

@@ -11,7 +11,7 @@ from tunetrail.evaluation.decision_text import decision_text
 from tunetrail.reporting.readable import as_markdown
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.ledger import WAITING
-from tunetrail.stores.run_list import TEST_ROWS_TAG
+from tunetrail.stores.run_tags import TEST_ROWS_TAG
 from tunetrail.stores.tracking import TrackedRun
 
 logger = logging.getLogger(__name__)

@@ -12,11 +12,12 @@ from mlflow.exceptions import MlflowException
 from tunetrail.config import BASE
 from tunetrail.errors import UserError
 from tunetrail.nearest_words import nearest_words
+from tunetrail.stores.quick_runs import NAMED_VERSION
 from tunetrail.stores.tracked_runs import CLEANED_TAG
 from tunetrail.stores.tracking import BATCH, Tracker, tracking_errors
 
-_VERSION = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
+_BEGINNING = re.compile(r"[0-9a-f]{4,31}")
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _SHOWN_NAMES = 3
 _MODEL_FORMS = (
@@ -127,7 +128,7 @@ def _not_evaluated(run: Run, reference: str) -> str:
 
 def _find_runs(tracker: Tracker, reference: str, forms: str) -> list[Run]:
     """Return the runs that a reference names; raises `UserError` with its forms if none."""
-    version = _find_version(tracker, reference)
+    version = find_version(tracker, reference)
     runs = _named_runs(tracker, reference) if version is None else _run_of(tracker, version)
     if not runs:
         raise UserError(_not_found(tracker, reference, forms))
@@ -190,9 +191,9 @@ def version_uri(version: ModelVersion) -> str:
     return f"models:/{version.name}/{version.version}"
 
 
-def _find_version(tracker: Tracker, reference: str) -> ModelVersion | None:
+def find_version(tracker: Tracker, reference: str) -> ModelVersion | None:
     """Return the version that a reference names; None if it names no version or alias."""
-    match = _VERSION.fullmatch(reference)
+    match = NAMED_VERSION.fullmatch(reference)
     if match is None:
         return None
     name, version, alias = match["name"], match["version"], match["alias"]
@@ -218,14 +219,17 @@ def _run_of(tracker: Tracker, version: ModelVersion) -> list[Run]:
 
 
 def _named_runs(tracker: Tracker, reference: str) -> list[Run]:
-    """Return the run of that id, or the runs of that name, newest first."""
+    """Return the run of that id, the runs of that name, or those whose id begins like that."""
     run = tracker.find_run(reference) if _RUN_ID.fullmatch(reference) else None
     if run is not None:
         return [run]
     # MLflow's filters can't escape a quotation mark.
     if '"' in reference:
         return []
-    return _search_runs(tracker, f'attributes.run_name = "{reference}"')
+    named = _search_runs(tracker, f'attributes.run_name = "{reference}"')
+    if named or not _BEGINNING.fullmatch(reference):
+        return named
+    return _search_runs(tracker, f"attributes.run_id LIKE '{reference}%'")
 
 
 def _search_runs(tracker: Tracker, condition: str) -> list[Run]:

@@ -15,15 +15,11 @@ from tunetrail.errors import TrackingError, UserError
 from tunetrail.paths import is_missing_file
 from tunetrail.stores.database import DatabaseManager, RunState, TrainingRun
 from tunetrail.stores.provenance import changed_versions
+from tunetrail.stores.run_tags import FAMILY_TAG, OUTCOME_TAG, TRAINING_RUN_TAG
 from tunetrail.stores.tracking import Tracker, shown_uri
 
 CONFIGURATION = "config.json"
 """The artifact of a pipeline run with its settings."""
-TRAINING_RUN_TAG = "tunetrail.training_run"
-FAMILY_TAG = "tunetrail.family"
-"""The tag of a run in which the stages of a model type have begun."""
-OUTCOME_TAG = "tunetrail.outcome"
-"""The tag of such a run that says where it ended."""
 _DECIDED = ("promoted", "refused")
 _ID_LENGTH = 32
 _SHOWN_IDS = 3

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from tunetrail.stores.run_list import ListedRun
+from tunetrail.stores.listed_run import ListedRun
 
 _FACTS = (
     *("run_id", "name", "started", "seconds", "state", "session", "model_type"),

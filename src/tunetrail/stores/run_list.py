@@ -1,9 +1,8 @@
 """The trainings and sweeps of an experiment as a list: read from MLflow, filtered and sorted."""
 
 import datetime
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any
@@ -13,15 +12,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tunetrail.config import sessions_of_name
 from tunetrail.errors import UserError, did_you_mean
-from tunetrail.stores.resumable_runs import TRAINING_RUN_TAG
+from tunetrail.stores.listed_run import ListedRun
+from tunetrail.stores.run_tags import SWEEP_TAG, TRAINING_RUN_TAG
 from tunetrail.stores.tracking import BATCH, Tracker, existing_store, tracking_errors
 
-SWEEP_TAG = "tunetrail.sweep"
-TEST_ROWS_TAG = "tunetrail.test_rows"
-"""The tag with the digest of the rows that a run's scores were measured on."""
-
-# A sweep's sentence on its best job is no decision of the gate.
-_DECISION = re.compile(r"tunetrail\.(?P<family>(?!sweep\.)[^.]+)\.decision")
 _CONDITION = re.compile(r"\s*(?P<key>.+?)\s*(?P<sign>!=|>=|<=|=|>|<)\s*(?P<value>.*?)\s*")
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "=": eq,
@@ -32,89 +26,6 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "<=": le,
 }
 _SHOWN_KEYS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedRun:
-    """A training or a sweep.
-
-    Attributes:
-        run_id: The id in MLflow.
-        name: The name in MLflow.
-        started: When it started, in UTC.
-        seconds: How long it took; None while it runs.
-        state: `running`, or how it ended.
-        parent_run_id: The sweep that it is a job of; None if it isn't.
-        params: Its parameters.
-        metrics: The last value of each metric.
-        tags: Its tags.
-    """
-
-    run_id: str
-    name: str
-    started: datetime.datetime
-    seconds: float | None
-    state: str
-    parent_run_id: str | None
-    params: Mapping[str, str]
-    metrics: Mapping[str, float]
-    tags: Mapping[str, str]
-
-    @property
-    def decision(self) -> str:
-        """What the gate decided, by family if there are several; empty before."""
-        matches = {_DECISION.fullmatch(name): value for name, value in self.tags.items()}
-        decisions = {match["family"]: value for match, value in matches.items() if match}
-        if len(decisions) == 1:
-            return "".join(decisions.values())
-        return ", ".join(f"{family} {decision}" for family, decision in decisions.items())
-
-    @property
-    def test_rows(self) -> str:
-        """Digest of what it was scored on, one for each of several families; empty before."""
-        digests = []
-        for name, value in self.tags.items():
-            if name == TEST_ROWS_TAG or name.startswith(f"{TEST_ROWS_TAG}."):
-                digests.append(value)
-        return ", ".join(digests)
-
-    @property
-    def values(self) -> dict[str, str | float]:
-        """All that a run can be filtered and sorted by: its own facts, settings and metrics."""
-        own: dict[str, str | float | None] = {
-            "id": self.run_id,
-            "name": self.name,
-            "started": f"{self.started:%Y-%m-%d %H:%M:%S}",
-            "seconds": self.seconds,
-            "state": self.state,
-            "session": self.tags.get("tunetrail.session_id"),
-            "model_type": self.tags.get("tunetrail.model_type"),
-            "decision": self.decision,
-            "reason": self.tags.get("tunetrail.reason"),
-            "test_rows": self.test_rows,
-            "sweep": self.parent_run_id,
-        }
-
-        known = {name: value for name, value in own.items() if value not in (None, "")}
-        return {**self.params, **self.metrics, **known}
-
-    def _is_finite(self, metric: str) -> bool:
-        return math.isfinite(self.metrics[metric])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the run as plain values, without metrics that aren't finite."""
-        return {
-            "run_id": self.run_id,
-            "name": self.name,
-            "started": self.started.isoformat(timespec="seconds"),
-            "seconds": self.seconds,
-            "state": self.state,
-            "decision": self.decision or None,
-            "sweep": self.parent_run_id,
-            "params": dict(self.params),
-            "metrics": {name: self.metrics[name] for name in filter(self._is_finite, self.metrics)},
-            "tags": dict(self.tags),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +76,7 @@ def read_runs(tracker: Tracker) -> list[ListedRun]:
             tags = run.data.tags
             # Folds, and model types of a training of several, are below the runs that are listed.
             if TRAINING_RUN_TAG in tags or SWEEP_TAG in tags:
-                runs.append(_listed(run))
+                runs.append(listed_run(run))
     return runs
 
 
@@ -184,7 +95,8 @@ def _pages(tracker: Tracker) -> Iterator[Run]:
             return
 
 
-def _listed(run: Run) -> ListedRun:
+def listed_run(run: Run) -> ListedRun:
+    """Return a run of MLflow as plain values."""
     tags = {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")}
     started, ended = run.info.start_time, run.info.end_time
     return ListedRun(
@@ -194,6 +106,8 @@ def _listed(run: Run) -> ListedRun:
         seconds=(ended - started) / 1000 if ended else None,
         state=tags.get("tunetrail.state", run.info.status.lower()),
         parent_run_id=run.data.tags.get(MLFLOW_PARENT_RUN_ID),
+        experiment_id=run.info.experiment_id,
+        artifact_uri=run.info.artifact_uri,
         params=run.data.params,
         metrics=run.data.metrics,
         tags=tags,

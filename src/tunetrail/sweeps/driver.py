@@ -12,6 +12,7 @@ from hydra.plugins.launcher import Launcher
 from tunetrail.config import SearchConfig, TrainRequest, checked_session_ids
 from tunetrail.errors import SweepError, TunetrailError, UserError, one_line
 from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.run_tags import SWEEP_TAG
 from tunetrail.stores.tracking import TrackedRun, Tracker, shown_uri
 from tunetrail.sweeps.launchers import slots_of
 from tunetrail.sweeps.launchers.base import JobLauncher
@@ -20,8 +21,6 @@ from tunetrail.sweeps.study import JobState, Objective, SweepJob, SweepStudy
 
 logger = logging.getLogger(__name__)
 
-SWEEP_TAG = "tunetrail.sweep"
-"""Tag of a sweep's run, with what the sweep was started with."""
 _SECRET_KEYS = ("database.url", "tracking.uri")
 _MOST_FAILURES = 3
 _SAVING_SECONDS = 600

@@ -5,8 +5,8 @@ from tunetrail.errors import UserError
 from tunetrail.paths import is_missing_file
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.processes import ProcessIdentity
+from tunetrail.stores.run_tags import SWEEP_TAG
 from tunetrail.stores.tracking import Tracker
-from tunetrail.sweeps.driver import SWEEP_TAG
 from tunetrail.sweeps.study import SweepStudy
 
 

@@ -10,7 +10,7 @@ from tunetrail.evaluation.metrics import is_metric, metric_named
 from tunetrail.node import ModelTrainingNode, NodeConfig
 from tunetrail.pipeline.recording import summarize
 from tunetrail.stores.database import DatabaseManager, RunState
-from tunetrail.stores.resumable_runs import TRAINING_RUN_TAG
+from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 from tunetrail.stores.tracking import Tracker
 from tunetrail.sweeps.job import candidates_of, remove_folders
 from tunetrail.sweeps.study import JobState, Objective, SweepJob, SweepStudy

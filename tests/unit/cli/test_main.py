@@ -50,7 +50,7 @@ def test_main_imports_nothing_heavy_before_it_is_needed(arguments: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    "command", ["ingest", "sessions", "runs", "sweep", "serve", "export", "ui"]
+    "command", ["ingest", "sessions", "runs", "show", "sweep", "serve", "export", "ui"]
 )
 def test_main_helps_with_a_command_without_tensors(command: str) -> None:
     heavy = {"torch", "mlflow", "hydra"}
@@ -76,6 +76,7 @@ def test_main_help_names_every_command(call_main: CallMain, flag: str) -> None:
         "ingest",
         "sessions",
         "runs",
+        "show",
         "sweep",
         "compare",
         "report",
@@ -114,7 +115,7 @@ def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint
     assert result.exit_code == 2
 
     known = (
-        "train, watch, resume, repro, sync, prepare, ingest, sessions, runs, sweep, compare, root, "
+        "train, watch, resume, repro, sync, prepare, ingest, sessions, runs, show, sweep, compare, root, "
         "report, serve, export, doctor, clean, config, completion, demo, ui"
     )
     assert (

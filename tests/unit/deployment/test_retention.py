@@ -21,7 +21,7 @@ from tunetrail.deployment.stored_files import StoredFiles
 from tunetrail.errors import DeploymentError
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager, RunState
-from tunetrail.stores.resumable_runs import TRAINING_RUN_TAG
+from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 
 DECISIONS = {"p": PROMOTE, "r": REFUSE, "w": WAIT}
 

@@ -6,8 +6,8 @@ import pytest
 
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import UserError
+from tunetrail.stores.listed_run import ListedRun
 from tunetrail.stores.run_list import (
-    ListedRun,
     existing_experiment,
     find_key,
     parse_conditions,

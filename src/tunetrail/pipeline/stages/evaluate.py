@@ -41,8 +41,7 @@ from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.general_set import compare_on_general_set
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.pipeline.version_to_beat import version_to_beat
-from tunetrail.stores.resumable_runs import FAMILY_TAG
-from tunetrail.stores.run_list import TEST_ROWS_TAG
+from tunetrail.stores.run_tags import FAMILY_TAG, TEST_ROWS_TAG
 
 logger = logging.getLogger(__name__)
 
