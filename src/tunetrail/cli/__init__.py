@@ -35,6 +35,7 @@ _COMMANDS = (
     "resume",
     "repro",
     "sync",
+    "plan",
     "prepare",
     "ingest",
     "sessions",
@@ -67,6 +68,7 @@ commands:
   resume     continue a run that failed, was stopped or was killed
   repro      repeat a run, and say whether metrics and weights are the same, or what differs
   sync       deliver the metrics that MLflow didn't take while its server was away
+  plan       say in seconds what a training will take: steps, time, memory, disk, and where
   prepare    validate, clean and split a session's rows into files, without training
   ingest     store the samples or chat logs of a file, a folder, a URL or a query under a session
   sessions   list the sessions, their samples and how their last training ended

@@ -14,7 +14,7 @@ from tunetrail.errors import UserError
 from tunetrail.verbosity import WARNINGS, saying
 
 _JSON, _QUIET = "--json", "--quiet"
-_OVERRIDDEN = ("train", "resume", "sync", "prepare", "demo")
+_OVERRIDDEN = ("train", "resume", "sync", "plan", "prepare", "demo")
 """Commands that print by `show`, and whose arguments Hydra parses: it has no such option."""
 _PARSED = ("ingest", "sessions", "report", "show")
 """Commands that print by `show`, and whose parser has the option for its help."""

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from tunetrail.config.key_suggestions import did_you_mean_key
 from tunetrail.errors import UserError
 
-COMPOSED_COMMANDS = ("train", "watch", "resume", "repro", "sync", "prepare", "config", "demo")
+COMPOSED_COMMANDS = (
+    *("train", "watch", "resume", "repro", "sync", "plan", "prepare", "config", "demo"),
+)
 """Commands that read overrides; the others read options."""
 PARSED_BELOW_MAIN = ("ingest", "sessions")
 """Commands whose options the command line itself parses."""

@@ -226,6 +226,7 @@ _WORDS_BY_COMMAND = {
     "train": "fit finetune fine-tune learn start sft dpo tune optimize hpo",
     "watch": "daemon monitor retrain autotrain poll cron",
     "resume": "continue restart retry",
+    "plan": "estimate cost forecast dry-run dryrun budget eta",
     "prepare": "validate preprocess check-data split",
     "ingest": "import add load upload append insert put",
     "sessions": "list ls datasets data",

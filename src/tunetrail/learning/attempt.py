@@ -190,7 +190,7 @@ class Attempt:
             AppliedRecovery(self.recovery, self.reporter.report),
             self.reporter,
             NonFiniteGuard(),
-            TrainingProgressBar(leave=True, console_kwargs=console_settings()),
+            TrainingProgressBar(plan.time_left, leave=True, console_kwargs=console_settings()),
         ]
 
         if self.judges:

@@ -4,13 +4,35 @@ Written for Lightning 2.6. `tests/unit/learning/test_lightning_internals.py` has
 that an upgrade says which one has gone.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 
 
+def no_time_left() -> str:
+    """Return nothing: how long a run still takes isn't known."""
+    return ""
+
+
 class TrainingProgressBar(RichProgressBar):
-    """Lightning's progress bar, which counts the epochs from 1: `epoch 1 of 3`."""
+    """Lightning's progress bar, which counts the epochs from 1: `epoch 1 of 3`.
+
+    Args:
+        time_left: Returns how long the whole run still takes; empty if that isn't known.
+        options: As for Lightning's bar.
+    """
+
+    def __init__(self, time_left: Callable[[], str] = no_time_left, **options: Any) -> None:
+        super().__init__(**options)
+        self._time_left = time_left
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return the metrics next to the bar, and how long the whole run still takes."""
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        text = self._time_left()
+        return {**metrics, "left": text} if text else metrics
 
     def _get_train_description(self, current_epoch: int) -> str:
         epochs = self.trainer.max_epochs

@@ -1,10 +1,12 @@
 """The circumstances of one training: everything but its model, its rows and its configuration."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.learning.automatic.auto_values import AutoValues
+from tunetrail.learning.lightning_internals import no_time_left
 from tunetrail.learning.recovery.failures import Recovery
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.monitor import Monitor
@@ -26,6 +28,7 @@ class TrainingPlan:
         budget: Share of the steps, and of the warm-up, that is taken; below 1 for a fold.
         trainer: The devices; with several, each rank calls `fit` in a process of its own.
         num_nodes: Number of machines, each with the devices of `trainer`.
+        time_left: Returns how long the whole run still takes, for the bar; empty if unknown.
         recovery: Into how small pieces batches are cut because the memory of a rank was full; None
             takes it from the checkpoint.
     """
@@ -41,3 +44,4 @@ class TrainingPlan:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     num_nodes: int = 1
     recovery: Recovery | None = None
+    time_left: Callable[[], str] = no_time_left

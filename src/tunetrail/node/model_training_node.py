@@ -20,12 +20,14 @@ from tunetrail.node.dead_processes import (
 from tunetrail.node.family_training import FamilyTraining
 from tunetrail.node.node_config import NodeConfig
 from tunetrail.node.old_versions import delete_old_versions
+from tunetrail.node.planning import plan_sessions
 from tunetrail.node.preparation import prepare_session
 from tunetrail.node.started_run import StartedRun, selection_by_hand, session_tags
 from tunetrail.pipeline import DataSciencePipeline, Outcome, open_tracker
 from tunetrail.pipeline.environment import log_environment
 from tunetrail.pipeline.families import requested_families
 from tunetrail.pipeline.model_family import ModelFamily
+from tunetrail.pipeline.planning.run_plan import RunPlan
 from tunetrail.pipeline.recording import recorded, write_note
 from tunetrail.pipeline.requests import (
     check_callbacks,
@@ -164,12 +166,7 @@ class ModelTrainingNode:
         self, session_ids: Sequence[str], model_type: str, complete: Callable[[StartedRun], _Result]
     ) -> _Result:
         """Check a request, start its run in both stores, and complete it."""
-        summaries = summaries_of(self.db_manager, session_ids)
-        model_type = trained_model_type(summaries, model_type)
-        families = requested_families(model_type)
-        check_sessions(self.settings, summaries, families)
-        check_devices(self.settings, families)
-        check_callbacks(self.settings, families)
+        model_type, families = self._check(session_ids, model_type)
         self._check_model_dir(families)
         general_files = read_general_files(self.settings, families)
 
@@ -206,6 +203,18 @@ class ModelTrainingNode:
                     general_files=general_files,
                 )
             )
+
+    def _check(
+        self, session_ids: Sequence[str], model_type: str
+    ) -> tuple[str, tuple[ModelFamily, ...]]:
+        """Return the model type and the families of a request that can be trained."""
+        summaries = summaries_of(self.db_manager, session_ids)
+        model_type = trained_model_type(summaries, model_type)
+        families = requested_families(model_type)
+        check_sessions(self.settings, summaries, families)
+        check_devices(self.settings, families)
+        check_callbacks(self.settings, families)
+        return model_type, families
 
     def resume(
         self,
@@ -342,6 +351,25 @@ class ModelTrainingNode:
             for session_id in session_ids:
                 collect(self.db_manager, session_id)
             return prepare_session(self.settings, self.db_manager, session_ids, model_type, folder)
+
+    def plan(self, request: Mapping[str, Any]) -> RunPlan:
+        """Return what a training will take, before it is paid for: rows, steps, time, memory, disk.
+
+        A few steps of the real model on real rows are timed. Nothing is recorded; what is prepared
+        stays in the cache, where the training finds it.
+
+        Args:
+            request: As for `execute`.
+
+        Raises:
+            UserError: The request, the session or its samples can't be trained on.
+            TrainingError: The model or the machine isn't up to the training.
+        """
+        session_ids, model_type = checked_request(request)
+        with saying(self.verbose):
+            _, families = self._check(session_ids, model_type)
+            read_general_files(self.settings, families)
+            return plan_sessions(self.settings, self.db_manager, session_ids, families)
 
     def _complete(self, started: StartedRun) -> TrainingResult:
         """Train what isn't finished, and return and store the results of the run."""

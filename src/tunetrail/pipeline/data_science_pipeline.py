@@ -24,6 +24,7 @@ from tunetrail.pipeline.jobs import ignore_metrics
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.outcome import STAGES, Outcome, OutcomeState, Pruned, check_stage
+from tunetrail.pipeline.planning.head import start_clock
 from tunetrail.pipeline.preparing import prepare_sessions
 from tunetrail.pipeline.run_names import run_name
 from tunetrail.pipeline.run_settings import family_params
@@ -320,7 +321,9 @@ def _outcomes(
     yield outcome
 
     # A run that ends before the evaluation, such as a sweep's job, must not see the test rows.
-    if STAGES.index(until) >= STAGES.index("evaluate"):
+    evaluates = STAGES.index(until) >= STAGES.index("evaluate")
+    context.clock = start_clock(context, prepared, evaluates=evaluates)
+    if evaluates:
         check_general_set(context, prepared)
         check_room(context, prepared)
     folds = cross_validate(context, builder, prepared)

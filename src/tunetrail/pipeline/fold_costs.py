@@ -9,7 +9,7 @@ from tunetrail.data.splits import Fold
 from tunetrail.learning.fitting import budgeted
 from tunetrail.pipeline.stages.prepare import PreparedRows
 
-_SCORING_COST = 1.0 / 3.0
+SCORING_COST = 1.0 / 3.0
 """What it takes to score a row, as a share of a training step on it: the backward pass takes twice
 as long as the forward pass (Kaplan et al. 2020, https://arxiv.org/abs/2001.08361, section 2.1)."""
 FEWEST = 2
@@ -62,22 +62,22 @@ def affordable_folds(
     """
     # Rows are added to a fold in the same proportion as to the whole train side.
     train_rows = len(prepared.split.train)
-    all_batches = _batches(prepared, training)
-    training_steps = _steps(all_batches, training, 1.0)
-    steps_of = {}
+    all_batches = batches_per_epoch(prepared, training)
+    training_steps = steps_of_training(all_batches, training)
+    costs: dict[int, float] = {}
     for fold in folds:
         batches = all_batches * len(fold.train) / train_rows
         # The fold's model and the base model score each row that the fold holds out.
         scored = 2.0 * all_batches * len(fold.validation) / train_rows
-        scoring = _SCORING_COST * scored / training.batches.accumulate
-        steps_of[fold.number] = _steps(batches, training, config.budget) + scoring
+        scoring = SCORING_COST * scored / training.batches.accumulate
+        costs[fold.number] = steps_of_training(batches, training, config.budget) + scoring
 
     by_time = prepared.split.method == "time"
     chosen: list[Fold] = []
     # Equal costs that differ in the last digit are equal.
     left = config.max_cost * training_steps + 1e-9
     for fold in reversed(folds) if by_time else folds:
-        left -= steps_of[fold.number]
+        left -= costs[fold.number]
         if left < 0.0 and len(chosen) >= FEWEST:
             break
         chosen.append(fold)
@@ -85,12 +85,12 @@ def affordable_folds(
     return FoldChoice(
         folds=sorted(chosen, key=lambda fold: fold.number),
         all_folds=len(folds),
-        all_steps=math.ceil(sum(steps_of.values())),
+        all_steps=math.ceil(sum(costs.values())),
         training_steps=training_steps,
     )
 
 
-def _batches(prepared: PreparedRows, training: TrainingConfig) -> float:
+def batches_per_epoch(prepared: PreparedRows, training: TrainingConfig) -> float:
     """Return about how many batches an epoch of the training has."""
     additional = 0 if prepared.additional is None else len(prepared.additional)
     rows = len(prepared.train) + additional
@@ -100,7 +100,17 @@ def _batches(prepared: PreparedRows, training: TrainingConfig) -> float:
     return rows / training.rows_per_batch
 
 
-def _steps(batches: float, training: TrainingConfig, budget: float) -> int:
-    """Return the steps of a training with this many batches per epoch."""
-    steps_per_epoch = math.ceil(math.ceil(batches) / training.batches.accumulate)
-    return budgeted(training, steps_per_epoch, budget).max_steps
+def steps_of_epoch(batches: float, training: TrainingConfig) -> int:
+    """Return the optimizer steps of an epoch with this many batches."""
+    return math.ceil(math.ceil(batches) / training.batches.accumulate)
+
+
+def steps_of_training(batches: float, training: TrainingConfig, budget: float = 1.0) -> int:
+    """Return the steps of a training with this many batches per epoch.
+
+    Args:
+        batches: Batches of an epoch.
+        training: The settings, without `auto`.
+        budget: The share of the steps that is taken; below 1 for a fold.
+    """
+    return budgeted(training, steps_of_epoch(batches, training), budget).max_steps

@@ -20,7 +20,7 @@ import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,11 @@ from tunetrail.errors import TrainingError, UserError
 from tunetrail.evaluation.score_files import read_scores, write_scores
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.automatic.auto_values import AutoValues
-from tunetrail.learning.devices import device_count
+from tunetrail.learning.automatic.memory_meter import collect_memory
+from tunetrail.learning.devices import computing_device, device_count
 from tunetrail.learning.fit_result import FitResult
 from tunetrail.learning.learner import Learner
+from tunetrail.learning.lightning_internals import no_time_left
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.monitor import Monitor
 from tunetrail.learning.training.named_callbacks import logging_to
@@ -167,7 +169,11 @@ def is_written(folder: Path) -> bool:
     return (folder / _JOB).exists()
 
 
-def run_fit_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> dict[str, Any]:
+def run_fit_job(
+    folder: Path,
+    on_metrics: MetricsSink = ignore_metrics,
+    time_left: Callable[[], str] = no_time_left,
+) -> dict[str, Any]:
     """Train the model of a job unless that is done, and return the training's measurements.
 
     The model is written to `model/`, the measurements to `result.json`. A training that was
@@ -176,6 +182,7 @@ def run_fit_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> dict[
     Args:
         folder: The job; nothing else is read.
         on_metrics: Receives metrics while the training runs.
+        time_left: Returns how long the run still takes, for the bar of a training in this process.
 
     Raises:
         TrainingError: The training failed, or its model can't be written.
@@ -186,7 +193,7 @@ def run_fit_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> dict[
         trainer = TrainingJob.read(folder).settings.trainer
         is_alone = trainer.launcher == "local" and trainer.num_nodes == 1
         if is_alone and device_count(trainer) == 1:
-            fit_as_rank(folder, on_metrics)
+            fit_as_rank(folder, on_metrics, time_left=time_left)
         else:
             fit_by_ranks(folder, trainer, on_metrics)
         # They go last: until then a kill costs the steps since the last one, not the training.
@@ -203,6 +210,7 @@ def fit_as_rank(
     is_first: bool = True,
     trainer: TrainerConfig | None = None,
     num_nodes: int = 1,
+    time_left: Callable[[], str] = no_time_left,
 ) -> None:
     """Train the model of a job in this process, the only one or one of several ranks.
 
@@ -212,6 +220,7 @@ def fit_as_rank(
         is_first: Whether this rank writes the result.
         trainer: The devices as this machine sees them; None takes the job's.
         num_nodes: Number of machines.
+        time_left: As for `run_fit_job`.
     """
     job = TrainingJob.read(folder)
     if trainer is not None:
@@ -220,7 +229,9 @@ def fit_as_rank(
     loggers = job.settings.trainer.logger if is_first else {}
     parameters = dict(leaves(plain_settings(job.settings, database="")))
     with logging_to(loggers, folder / LOGS, on_metrics, parameters) as report:
-        model, result = _train(job, folder, report, validate=True, num_nodes=num_nodes)
+        model, result = _train(
+            job, folder, report, validate=True, num_nodes=num_nodes, time_left=time_left
+        )
     if not is_first:
         return
 
@@ -231,7 +242,11 @@ def fit_as_rank(
     write_json(result.to_dict(), folder / RESULT)
 
 
-def run_fold_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> Scores:
+def run_fold_job(
+    folder: Path,
+    on_metrics: MetricsSink = ignore_metrics,
+    time_left: Callable[[], str] = no_time_left,
+) -> Scores:
     """Train the model of a fold and score it on the held-out rows, unless that is already done.
 
     The scores with the values of each row are written to `scores.parquet`; of the rest of a
@@ -242,7 +257,7 @@ def run_fold_job(folder: Path, on_metrics: MetricsSink = ignore_metrics) -> Scor
     if not path.exists():
         job = TrainingJob.read(folder)
         # The held-out rows are scored, so they must not choose the weights as well.
-        model, _ = _train(job, folder, on_metrics, validate=False)
+        model, _ = _train(job, folder, on_metrics, validate=False, time_left=time_left)
 
         scores = score_held_out_rows(job.family, job.settings, job.learner, model, folder)
         log_row_counts(f"{job.model_type}, {folder.name}", scores)
@@ -284,8 +299,11 @@ def _train(
     *,
     validate: bool,
     num_nodes: int = 1,
+    time_left: Callable[[], str] = no_time_left,
 ) -> tuple[Any, FitResult]:
     """Train the job's model, from its last checkpoint if there is one."""
+    # What earlier trainings of this process have freed would count as held.
+    collect_memory(computing_device(job.settings.trainer))
     train = records_of(read_rows(folder / _TRAIN))
     if (folder / _ADDITIONAL).exists():
         train += records_of(read_rows(folder / _ADDITIONAL))
@@ -323,6 +341,7 @@ def _train(
         budget=job.budget,
         trainer=trainer,
         num_nodes=num_nodes,
+        time_left=time_left,
         recovery=recovery_of_job(folder),
     )
     training = job.family.section(job.settings).training

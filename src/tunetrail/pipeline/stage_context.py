@@ -17,6 +17,7 @@ from tunetrail.pipeline.general_file import GeneralFile
 from tunetrail.pipeline.history import NO_HISTORY, History
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
+from tunetrail.pipeline.run_clock import RunClock
 from tunetrail.pipeline.run_state import RunState
 from tunetrail.stores.tracking import TrackedRun
 
@@ -54,6 +55,7 @@ class StageContext:
         selection: How the candidate was chosen among several; None if it is the only one.
         reference_scores: Scores from before the training; None if there are none.
         models: Loads the base models that the stages apply.
+        clock: Tells how long the run still takes, once its rows are prepared.
     """
 
     family: ModelFamily
@@ -71,6 +73,7 @@ class StageContext:
     selection: str | None = None
     reference_scores: ReferenceScores | None = field(default=None, init=False)
     models: ModelLoader = field(init=False)
+    clock: RunClock = field(default_factory=RunClock, init=False)
 
     def __post_init__(self) -> None:
         self.models = ModelLoader(settings=self.settings)

@@ -76,6 +76,17 @@ def counted(count: int, noun: str, zero: str = "0") -> str:
     return f"{f'{count:,}' if count else zero} {noun}{'' if count == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """Return a duration as people say it, such as `40 s`, `12 min` or `3 h 20 min`."""
+    if seconds < 90.0:
+        return f"{max(round(seconds), 1)} s"
+    minutes = round(seconds / 60.0)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
 def compact(value: float, *, as_share: bool = False) -> str:
     """Return a number with three significant digits, a share in percent, or `n/a`."""
     if not math.isfinite(value):

@@ -73,6 +73,7 @@ def test_main_help_names_every_command(call_main: CallMain, flag: str) -> None:
         "watch",
         "resume",
         "repro",
+        "plan",
         "ingest",
         "sessions",
         "runs",
@@ -115,8 +116,8 @@ def test_main_refuses_an_unknown_command(call_main: CallMain, command: str, hint
     assert result.exit_code == 2
 
     known = (
-        "train, watch, resume, repro, sync, prepare, ingest, sessions, runs, show, sweep, compare, root, "
-        "report, serve, export, doctor, clean, config, completion, demo, ui"
+        "train, watch, resume, repro, sync, plan, prepare, ingest, sessions, runs, show, sweep, compare, "
+        "root, report, serve, export, doctor, clean, config, completion, demo, ui"
     )
     assert (
         result.err.strip()

@@ -8,6 +8,7 @@ from tunetrail.reporting.readable import (
     compact,
     counted,
     differences,
+    duration,
     largest,
     readable,
 )
@@ -175,3 +176,18 @@ def test_compact_numbers_have_three_digits() -> None:
 )
 def test_as_markdown_is_shown_as_the_text(text: str, markdown: str) -> None:
     assert as_markdown(text) == markdown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "1 s"),
+        (89.4, "89 s"),
+        (90.0, "2 min"),
+        (3600.0, "60 min"),
+        (5400.0, "1 h 30 min"),
+        (7240.0, "2 h 1 min"),
+    ],
+)
+def test_durations_are_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

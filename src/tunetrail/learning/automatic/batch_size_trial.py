@@ -1,6 +1,5 @@
 """Try batches on a module: real rows forward and backward, without an optimizer step."""
 
-import gc
 import statistics
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from tunetrail.learning.automatic.batch_size_finder import (
     find_batch_size,
 )
 from tunetrail.learning.automatic.memory_meter import (
+    collect_memory,
     free_memory,
     held_memory,
     peak_memory,
@@ -69,9 +69,7 @@ class BatchSizeTrial(Callback):
         loader = trainer.train_dataloader
         assert isinstance(pl_module, TrainedModule) and isinstance(loader, MicroBatchLoader)
 
-        # Tensors in reference cycles would count as held.
-        gc.collect()
-        release_memory(pl_module.device)
+        collect_memory(pl_module.device)
         gradients, state = state_bytes(pl_module, self.training)
         if self.limit_bytes is None:
             self.limit_bytes = usable_bytes(pl_module, pl_module.device, self.devices)

@@ -1,6 +1,7 @@
 """Measure memory: how much a training may take, and the most that a piece of work held."""
 
 import ctypes
+import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -74,6 +75,12 @@ def release_memory(device: torch.device) -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
+
+
+def collect_memory(device: torch.device) -> None:
+    """Return all memory that nothing needs: models in reference cycles count as held."""
+    gc.collect()
+    release_memory(device)
 
 
 def free_memory(device: torch.device) -> int:

@@ -22,8 +22,9 @@ class MetricsReporter(Callback):
     """Reports curves and cost of the training every `every` steps, and each validation's loss.
 
     Of the steps since the last report: mean `train/loss`, the last `train/learning_rate` and
-    `train/gradient_norm`, `train/tokens_per_second` (tokens without padding, time without
-    validations), `train/padding_share` of the computed tokens, `train/mfu` (operations that the
+    `train/gradient_norm`, `train/tokens` (of all steps so far, without padding),
+    `train/tokens_per_second` (time without validations), `train/padding_share` of the computed
+    tokens, `train/mfu` (operations that the
     tokens need over the operations that the device could have done, measured) and
     `train/memory_gib` (of the device; of this process on a CPU).
 
@@ -40,6 +41,8 @@ class MetricsReporter(Callback):
         # Since the clock was started, which a resumed training does as well.
         self._tokens = 0
         self._flops = 0.0
+        # Since the training has begun.
+        self._all_tokens = 0
         # Since the last report.
         self._real_tokens = self._computed_tokens = 0
         self._since = 0.0
@@ -59,6 +62,7 @@ class MetricsReporter(Callback):
         """Report after the first step and every `every` steps."""
         cost: ComputeCost = outputs["cost"]
         self._tokens += cost.tokens
+        self._all_tokens += cost.tokens
         self._real_tokens += cost.tokens
         self._computed_tokens += cost.computed
         self._flops += cost.flops
@@ -80,6 +84,7 @@ class MetricsReporter(Callback):
             # With layer decay, the last group has the highest rate.
             "train/learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
             "train/gradient_norm": float(pl_module.gradient_norm),
+            "train/tokens": float(self._all_tokens),
             "train/tokens_per_second": self._tokens / seconds,
             "train/padding_share": 1.0 - self._real_tokens / max(self._computed_tokens, 1),
             "train/mfu": self._flops / seconds / _peak_flops(trainer, pl_module),
@@ -124,6 +129,9 @@ class MetricsReporter(Callback):
 
         self._losses = list(map(torch.tensor, state_dict["losses"]))
         self._real_tokens, self._computed_tokens = state_dict["tokens"]
+        # A checkpoint of an older version has no such curve: its tokens aren't counted.
+        reported = self.history.get("train/tokens", [(0, 0.0)])[-1][1]
+        self._all_tokens = int(reported) + self._real_tokens
 
     def report(self, metrics: Mapping[str, float], step: int) -> None:
         """Add metrics to the history, and pass them to the sink."""

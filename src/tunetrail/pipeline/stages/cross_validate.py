@@ -33,6 +33,7 @@ from tunetrail.pipeline.jobs import (
     run_fold_job,
     score_held_out_rows,
 )
+from tunetrail.pipeline.run_clock import CROSS_VALIDATION
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.pipeline.train_rows import TrainRowBuilder
@@ -60,6 +61,7 @@ def cross_validate(
     if "cross_validation" not in context.state.steps:
         _train_folds(context, builder, prepared)
     builder.release_models()
+    context.clock.finish(CROSS_VALIDATION)
 
     step = context.state.steps["cross_validation"]
     # A step without a metric is the note that cross-validation is off.
@@ -258,7 +260,8 @@ def _run_jobs(context: StageContext, folds: Sequence[Fold], arm: str = "") -> Cr
             run = context.run.child(folder.name, tags)
 
         with run.finish_on_exit():
-            scores = run_fold_job(folder, run.log_metrics)
+            sink = context.clock.following(run.log_metrics, CROSS_VALIDATION)
+            scores = run_fold_job(folder, sink, context.clock.in_words)
             figures = {**scores.metrics, **scores.row_counts}
             base = fold_scores(_folder(context, fold.number), BASE_SCORES)
             figures |= {f"reference_{name}": value for name, value in base.metrics.items()}

@@ -23,6 +23,7 @@ from tunetrail.pipeline.jobs import (
     is_written,
     run_fit_job,
 )
+from tunetrail.pipeline.run_clock import TRAINING
 from tunetrail.pipeline.run_state import FIT
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.prepare import PreparedRows
@@ -100,6 +101,7 @@ def fit(
     if "training" not in state.steps:
         _train(context, builder, prepared, on_metrics, on_validation)
 
+    context.clock.finish(TRAINING)
     step = state.steps["training"]
     return FittedModel(
         folder=state.folder / FIT / MODEL,
@@ -160,7 +162,8 @@ def _train(
     if prepared.additional is not None:
         row_count += len(prepared.additional)
     logger.info("%s: training from %s on %d rows", context.model_type, started_from, row_count)
-    measurements = run_fit_job(folder, report)
+    clock = context.clock
+    measurements = run_fit_job(folder, clock.following(report, TRAINING), clock.in_words)
 
     for name in (PREFLIGHT, LOGS):
         if (folder / name).exists():

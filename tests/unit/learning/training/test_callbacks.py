@@ -130,6 +130,7 @@ def test_reporter_adds_up_what_the_micro_batches_of_its_steps_cost() -> None:
 
     run(reporter, [1.0] * 7, accumulate=2)
 
+    assert reporter.history["train/tokens"] == [(1, 6.0), (2, 12.0), (4, 21.0)]
     shares = reporter.history["train/padding_share"]
     assert shares == [(1, 0.25), (2, 0.25), (4, 0.25)]
     operations = reporter.history["train/mfu"]

@@ -1,0 +1,1 @@
+"""Planning: what a training will take, before it is paid for."""

@@ -1,0 +1,291 @@
+"""Calibration: a few steps of the real training on real rows, to see what each thing takes.
+
+It goes the way of a training: same learner, same batches, same checkpoints; only the rows are few.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tunetrail.config import AUTO, Settings, TrainingConfig
+from tunetrail.config.trainer import TrainerConfig
+from tunetrail.data.flow.preparation import result_cache
+from tunetrail.data.rows import records_of, stacked_rows
+from tunetrail.errors import ConfigError, SampleError
+from tunetrail.learning.automatic.auto_values import AutoValues
+from tunetrail.learning.automatic.memory_meter import collect_memory, peak_memory
+from tunetrail.learning.devices import computing_device
+from tunetrail.learning.learner import Learner
+from tunetrail.learning.training.monitor import Monitor
+from tunetrail.learning.training_plan import TrainingPlan
+from tunetrail.pipeline.fold_costs import SCORING_COST
+from tunetrail.pipeline.model_family import ModelFamily
+from tunetrail.pipeline.planning.estimate import Speeds
+from tunetrail.pipeline.planning.workload import tokens_of
+from tunetrail.pipeline.stages.prepare import PreparedRows
+from tunetrail.scratch import scratch_folder
+from tunetrail.verbosity import VARIABLE, WARNINGS, changed_environment
+
+STEPS = 4
+"""Optimizer steps; the first warms up and isn't timed."""
+_HELD_OUT_ROWS = 32
+"""Held-out rows that are scored, and rows that these are ranked against."""
+_ANSWER_TOKENS = 5
+NOMINAL_RATE = 1e-6
+"""A learning rate in place of one that is to be found: no time depends on it."""
+
+
+@dataclass(kw_only=True)
+class StepClock:
+    """Receives the metrics of a training, and keeps when they came.
+
+    Attributes:
+        begun: When the training was called, in seconds.
+        reports: Of each report of steps, the moment, the tokens read so far, and the share of
+            padding since the report before.
+        validated: When the metrics of a validation came; None before that.
+    """
+
+    begun: float = field(default_factory=time.perf_counter)
+    reports: list[tuple[float, float, float]] = field(default_factory=list)
+    validated: float | None = None
+
+    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
+        """Take metrics."""
+        now = time.perf_counter()
+        if "train/tokens" in metrics:
+            tokens, padding = metrics["train/tokens"], metrics["train/padding_share"]
+            self.reports.append((now, tokens, padding))
+        if any(name.startswith("val/") for name in metrics):
+            self.validated = now
+
+    @property
+    def token_seconds(self) -> float:
+        """Seconds of a token that the model reads, after the first step if there are more."""
+        (first, first_tokens, _), (last, last_tokens, _) = self.reports[0], self.reports[-1]
+        if len(self.reports) == 1:
+            first, first_tokens = self.begun, 0.0
+        return (last - first) / max(last_tokens - first_tokens, 1.0)
+
+    @property
+    def load_seconds(self) -> float:
+        """Seconds before the first step."""
+        first, tokens, _ = self.reports[0]
+        return max(first - self.begun - tokens * self.token_seconds, 0.0)
+
+    @property
+    def padding_share(self) -> float:
+        """Share of padding in the computed tokens of all steps."""
+        computed = real = before = 0.0
+        for _, tokens, padding in self.reports:
+            computed += (tokens - before) / (1.0 - padding)
+            real += tokens - before
+            before = tokens
+        return 1.0 - real / computed if computed else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Times a family's model on rows of a session.
+
+    Attributes:
+        family: The family.
+        settings: All that can be set.
+        path: Folder of the base model.
+        prepared: The rows of the training.
+        corpus: Rows that held-out rows are ranked against.
+        validation_corpus: The same for a validation.
+        auto_values: What stands for `auto` in the training's settings.
+    """
+
+    family: ModelFamily
+    settings: Settings
+    path: str
+    prepared: PreparedRows
+    corpus: pd.DataFrame
+    validation_corpus: pd.DataFrame
+    auto_values: AutoValues
+
+    def measure(self) -> Speeds:
+        """Train for a few steps, validate, score and save once, and return what it took.
+
+        Raises:
+            ConfigError: A setting keeps the training from learning anything.
+            SampleError: The rows keep it from that.
+            TrainingError: The model or the machine isn't up to the training.
+        """
+        cache = result_cache(self.settings.preparation)
+        learner = self.family.learner(self.settings, self.prepared.shape, cache)
+        rows = calibrated_rows(self.prepared.train, STEPS * self._rows_per_batch)
+        validation = evenly_spaced(self.prepared.split.validation, _HELD_OUT_ROWS)
+        validation_corpus = evenly_spaced(self.validation_corpus, _HELD_OUT_ROWS)
+        monitor = self._monitor(records_of(validation), records_of(validation_corpus))
+
+        device = computing_device(self.settings.trainer)
+        collect_memory(device)
+        # Bars and lines would be those of a training that nobody has started.
+        with (
+            scratch_folder() as folder,
+            changed_environment({VARIABLE: str(WARNINGS)}),
+            peak_memory(device) as peak,
+        ):
+            clock = StepClock()
+            plan = TrainingPlan(
+                folder=folder,
+                on_metrics=clock,
+                monitor=monitor,
+                auto_values=self.auto_values,
+                trainer=self._one_device,
+            )
+            model, _ = learner.train(
+                self.path, records_of(rows), records_of(validation), self._training, plan
+            )
+            ended = time.perf_counter()
+            checkpoint_bytes = max(map(_size, (folder / "checkpoints").iterdir()), default=0)
+            score_seconds = self._score_seconds(learner, model, clock.token_seconds)
+            answer_seconds = self._answer_seconds(learner, model)
+
+            began = time.perf_counter()
+            learner.save(model, folder / "model")
+            save_seconds = time.perf_counter() - began
+            model_bytes = sum(map(_size, (folder / "model").rglob("*")))
+
+        last_step, read_tokens, _ = clock.reports[-1]
+        validated = last_step if clock.validated is None else clock.validated
+        read_per_counted = read_tokens / max(tokens_of(rows), 1)
+        validated_tokens = tokens_of(validation) + tokens_of(validation_corpus)
+        return Speeds(
+            load_seconds=clock.load_seconds,
+            train_seconds=clock.token_seconds * read_per_counted,
+            validation_seconds=(validated - last_step) / max(validated_tokens, 1),
+            score_seconds=score_seconds,
+            checkpoint_seconds=ended - validated,
+            save_seconds=save_seconds,
+            answer_seconds=answer_seconds,
+            read_tokens=read_per_counted,
+            padding_share=clock.padding_share,
+            memory_bytes=peak.bytes,
+            checkpoint_bytes=checkpoint_bytes,
+            model_bytes=model_bytes,
+            steps=len(clock.reports),
+        )
+
+    @property
+    def _training(self) -> TrainingConfig:
+        """The training of one epoch over the calibrated rows, each step of one batch."""
+        training = self.auto_values.applied_to(self.family.section(self.settings).training)
+        # No time depends on a rate that is still to be found.
+        rate = NOMINAL_RATE if training.learning_rate == AUTO else training.learning_rate
+        return replace(
+            training,
+            learning_rate=rate,
+            num_epochs=1,
+            max_steps=-1,
+            warmup_steps=0,
+            warmup_ratio=0.0,
+            early_stopping_patience=0,
+            validations_per_epoch=1,
+            logging_steps=1,
+            batches=replace(training.batches, accumulate=1),
+            # They would judge this short training, and not the one to come.
+            guards=replace(training.guards, preflight=False),
+        )
+
+    @property
+    def _rows_per_batch(self) -> int:
+        training, train = self._training, self.prepared.train
+        if not training.batches.tokens:
+            return training.rows_per_batch
+        return max(round(training.batches.tokens * len(train) / max(tokens_of(train), 1)), 1)
+
+    @property
+    def _one_device(self) -> TrainerConfig:
+        """The trainer on one device, without the callbacks and loggers of the training."""
+        trainer = self.settings.trainer
+        accelerator = "auto" if trainer.launcher == "ray" else trainer.accelerator
+        return replace(
+            trainer, devices=1, num_nodes=1, accelerator=accelerator, callbacks={}, logger={}
+        )
+
+    def _monitor(
+        self, validation: Sequence[Mapping[str, Any]], corpus: Sequence[Mapping[str, Any]]
+    ) -> Monitor:
+        """Return what is monitored, or the loss if these few rows don't give it."""
+        try:
+            return self.family.monitor(self.settings, self.prepared.shape, validation, corpus)
+        except ConfigError:
+            return Monitor()
+
+    def _score_seconds(self, learner: Learner, model: Any, token_seconds: float) -> float:
+        """Return the seconds of a token that a finished model scores."""
+        test = self.prepared.split.test
+        share = min(1.0, 2 * _HELD_OUT_ROWS / max(len(test) + len(self.corpus), 1))
+        # In the proportion of the evaluation: of a ranked row, fewer texts are read.
+        scored = evenly_spaced(test, max(round(share * len(test)), 2))
+        corpus = evenly_spaced(self.corpus, round(share * len(self.corpus)))
+
+        began = time.perf_counter()
+        try:
+            self.family.score(
+                learner, model, records_of(scored), records_of(corpus), self.settings.evaluation
+            )
+        except SampleError:
+            # Such as labels that don't occur in so few rows.
+            return token_seconds * SCORING_COST
+        return (time.perf_counter() - began) / max(tokens_of(scored) + tokens_of(corpus), 1)
+
+    def _answer_seconds(self, learner: Learner, model: Any) -> float:
+        """Return the seconds in which a model writes all answers, if each is as long as allowed."""
+        config = self.settings.evaluation
+        wanted = min(config.generation.rows, len(self.prepared.split.test))
+        if self.family.add_answers is None or not wanted:
+            return 0.0
+
+        rows = evenly_spaced(self.prepared.split.test, min(wanted, config.batch_size))
+        scores = self.family.score(learner, model, records_of(rows), [], config)
+        seconds = []
+        for tokens in (1, _ANSWER_TOKENS):
+            generation = replace(config.generation, rows=len(rows), max_new_tokens=tokens)
+            began = time.perf_counter()
+            self.family.add_answers(
+                learner, model, records_of(rows), scores, replace(config, generation=generation)
+            )
+            seconds.append(time.perf_counter() - began)
+
+        # The first token takes the reading of the prompt.
+        first, several = seconds
+        further = max(several - first, 0.0) / (_ANSWER_TOKENS - 1)
+        batches = math.ceil(wanted / len(rows))
+        return batches * (first + further * (config.generation.max_new_tokens - 1))
+
+
+def calibrated_rows(train: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return at most so many train rows: a batch of the longest, which need the most memory.
+
+    The others are evenly spaced. In the end, tokens are timed and not rows, so that the longest
+    make no estimate longer.
+
+    Args:
+        train: Rows with their `token_count`.
+        count: Number of rows, of `STEPS` batches.
+    """
+    longest = train.sort_values("token_count", ascending=False, kind="stable").head(count // STEPS)
+    others = evenly_spaced(train.drop(longest.index), count - len(longest))
+    return stacked_rows([longest, others]).sort_values("row_id", kind="stable", ignore_index=True)
+
+
+def evenly_spaced(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return at most so many rows, evenly spaced, in their order."""
+    if len(rows) <= count:
+        return rows
+    return rows.iloc[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

@@ -1,0 +1,183 @@
+"""Estimate: what each stage of a run takes, from its workload and from measured speeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunetrail.pipeline.planning.workload import Workload
+from tunetrail.plain_values import plain_values
+from tunetrail.reporting.readable import duration
+
+CHECKPOINT_FILES = 4
+"""The best checkpoint, the last one, the last good one, and the one that is being written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speeds:
+    """What a few steps of the real model on real rows have taken on this machine.
+
+    Attributes:
+        load_seconds: Loading the model, and all else before its first step.
+        train_seconds: Of a token in a training step.
+        validation_seconds: Of a token in a validation.
+        score_seconds: Of a token that a finished model scores.
+        checkpoint_seconds: Writing the checkpoints of a validation.
+        save_seconds: Writing the trained model once.
+        answer_seconds: Writing all answers of the evaluation with one model, at most.
+        read_tokens: Tokens that the model reads for each token that the preparation counts: it
+            counts the longest text of a row, and a row may have several.
+        padding_share: Share of padding in the computed tokens.
+        memory_bytes: The most that the device held: of a CPU, all memory of the process.
+        checkpoint_bytes: Size of one checkpoint.
+        model_bytes: Size of the trained model's files.
+        steps: Optimizer steps that were timed.
+    """
+
+    load_seconds: float
+    train_seconds: float
+    validation_seconds: float
+    score_seconds: float
+    checkpoint_seconds: float
+    save_seconds: float
+    answer_seconds: float
+    read_tokens: float
+    padding_share: float
+    memory_bytes: int
+    checkpoint_bytes: int
+    model_bytes: int
+    steps: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return plain_values(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageEstimate:
+    """What one stage will take.
+
+    Attributes:
+        stage: Its name: `start`, `prepare`, `search`, `cross_validation`, `training`, `evaluation`
+            or `deployment`.
+        seconds: Wall-clock time.
+        detail: What is computed, in a few words.
+    """
+
+    stage: str
+    seconds: float
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedSeconds:
+    """What stages take whatever the model: reading, drawing, and the records in MLflow.
+
+    Attributes:
+        start: Importing the libraries.
+        prepare: Validation, cleaning and split, as this plan has measured them.
+        fold: A fold's run in MLflow.
+        training: The curves and the run's records.
+        evaluation: Intervals, slices, pictures and tables.
+        deployment: Registration and model card.
+    """
+
+    start: float
+    prepare: float
+    fold: float = 0.5
+    training: float = 1.0
+    evaluation: float = 8.0
+    deployment: float = 4.0
+
+
+_MODEL_COPIES = 4
+"""A version is written, read again for its digest, checked, and exported as a plain folder."""
+
+
+def estimate_stages(
+    work: Workload, speeds: Speeds, fixed: FixedSeconds, *, search_steps: int = 0
+) -> list[StageEstimate]:
+    """Return what each stage of a run takes, in the order in which they run.
+
+    Args:
+        work: What is computed.
+        speeds: What it takes.
+        fixed: What comes on top.
+        search_steps: Steps of the search for a learning rate; 0 without one.
+    """
+    step_seconds = speeds.train_seconds * work.tokens_per_step
+    stages = [
+        StageEstimate(stage="start", seconds=fixed.start, detail="libraries"),
+        StageEstimate(
+            stage="prepare", seconds=fixed.prepare, detail="validation, cleaning and split"
+        ),
+    ]
+    if search_steps:
+        seconds = speeds.load_seconds + search_steps * step_seconds
+        detail = f"learning rate, {search_steps} steps"
+        stages.append(StageEstimate(stage="search", seconds=seconds, detail=detail))
+    if work.folds:
+        stages.append(_cross_validation(work, speeds, fixed, step_seconds))
+
+    validation = speeds.validation_seconds * work.validation_tokens + speeds.checkpoint_seconds
+    stages.append(
+        StageEstimate(
+            stage="training",
+            seconds=speeds.load_seconds
+            + work.steps * step_seconds
+            + work.validations * validation
+            + speeds.save_seconds
+            + fixed.training,
+            detail=f"{work.steps:,} steps, {work.validations:,} validations",
+        )
+    )
+
+    scoring = 2.0 * (speeds.score_seconds * work.test_tokens + speeds.answer_seconds)
+    stages += [
+        StageEstimate(
+            stage="evaluation",
+            seconds=speeds.load_seconds + scoring + fixed.evaluation,
+            detail=f"{work.rows['test']:,} test rows, scored by both models",
+        ),
+        StageEstimate(
+            stage="deployment",
+            seconds=_MODEL_COPIES * speeds.save_seconds + fixed.deployment,
+            detail="registered, compared, exported",
+        ),
+    ]
+    return stages
+
+
+def _cross_validation(
+    work: Workload, speeds: Speeds, fixed: FixedSeconds, step_seconds: float
+) -> StageEstimate:
+    trained = work.fold_arms * len(work.folds)
+    loading = trained * (speeds.load_seconds + fixed.fold)
+    scoring = speeds.score_seconds * work.fold_tokens
+
+    detail = f"{len(work.folds)} of {work.all_folds} folds, {work.fold_steps:,} steps"
+    if work.fold_arms > 1:
+        detail += ", with and without added rows"
+    seconds = loading + work.fold_steps * step_seconds + scoring
+    return StageEstimate(stage="cross_validation", seconds=seconds, detail=detail)
+
+
+def cross_validation_note(stages: Sequence[StageEstimate]) -> str | None:
+    """Return a sentence if the folds take longer than the training, with the settings; or None."""
+    seconds = {stage.stage: stage.seconds for stage in stages}
+    folds, training = seconds.get("cross_validation", 0.0), seconds["training"]
+    if folds <= training:
+        return None
+    return (
+        f"cross-validation takes longer ({duration(folds)}) than the training "
+        f"({duration(training)}). Lower cross_validation.max_cost or cross_validation.n_splits; "
+        "cross_validation=off leaves it out."
+    )
+
+
+def disk_bytes(speeds: Speeds) -> dict[str, int]:
+    """Return what a training needs on the disk: `while_training`, then what stays."""
+    return {
+        "while_training": CHECKPOINT_FILES * speeds.checkpoint_bytes + speeds.model_bytes,
+        "registered_version": speeds.model_bytes,
+        "exported_folder": speeds.model_bytes,
+    }

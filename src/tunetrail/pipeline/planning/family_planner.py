@@ -1,0 +1,226 @@
+"""Family planner: prepares a family's rows, times its model, and says what a training will take."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tunetrail.config import AUTO, Settings
+from tunetrail.data.flow.preparation import result_cache
+from tunetrail.data.rows import records_of, stacked_rows
+from tunetrail.data.splits import Split
+from tunetrail.learning.automatic.auto_values import AutoValues
+from tunetrail.learning.automatic.learning_rate_finder import STEPS as SEARCH_STEPS
+from tunetrail.learning.automatic.memory_meter import free_memory, held_memory
+from tunetrail.learning.devices import computing_device
+from tunetrail.learning.learner import Learner
+from tunetrail.learning.models.catalog import ResolvedModel
+from tunetrail.pipeline.corpus_file import corpus_documents
+from tunetrail.pipeline.fold_costs import SCORING_COST
+from tunetrail.pipeline.mining import wants_negatives
+from tunetrail.pipeline.model_family import ModelFamily
+from tunetrail.pipeline.model_loader import ModelLoader
+from tunetrail.pipeline.planning.calibration import NOMINAL_RATE, Calibration, evenly_spaced
+from tunetrail.pipeline.planning.estimate import (
+    FixedSeconds,
+    Speeds,
+    cross_validation_note,
+    disk_bytes,
+    estimate_stages,
+)
+from tunetrail.pipeline.planning.places import find_places
+from tunetrail.pipeline.planning.run_plan import FamilyPlan, MemoryEstimate
+from tunetrail.pipeline.planning.workload import Workload, count_work
+from tunetrail.pipeline.preparing import prepare_sessions
+from tunetrail.pipeline.ranks import rank_count
+from tunetrail.pipeline.session_rows import SessionRows
+from tunetrail.pipeline.stages.prepare import PreparedRows
+from tunetrail.stores.database import DatabaseManager
+
+logger = logging.getLogger(__name__)
+
+_WRITTEN_BY_MODELS = ("generated_query", "paraphrase")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyPlanner:
+    """Plans the training of one family.
+
+    Attributes:
+        family: The family.
+        settings: All that can be set.
+        database: Knows root.
+    """
+
+    family: ModelFamily
+    settings: Settings
+    database: DatabaseManager
+
+    def plan(
+        self, sessions: Mapping[str, SessionRows], folder: Path, start_seconds: float
+    ) -> FamilyPlan:
+        """Return what a training on the sessions will take.
+
+        Args:
+            sessions: The samples by session.
+            folder: An empty folder for the prepared rows.
+            start_seconds: What it takes until a training has imported its libraries.
+
+        Raises:
+            UserError: The rows, the settings and the model don't fit together.
+        """
+        base = self.family.resolve_base(self.settings)
+        models = ModelLoader(settings=self.settings)
+
+        logger.info("%s: validation, cleaning and split", self.family.name)
+        began = time.perf_counter()
+        session = prepare_sessions(self.family, self.settings, base.path, models, sessions, folder)
+        session.check_usable()
+        split = session.split()
+        fixed = FixedSeconds(start=start_seconds, prepare=time.perf_counter() - began)
+        self._check_rows(split, base, models)
+        models.release()
+
+        prepared = PreparedRows(
+            split=split, augmented=split.train, train=self._learnt_rows(split), additional=None
+        )
+        values = self._auto_values(prepared, base)
+        logger.info("%s: a few timed steps", self.family.name)
+        work, speeds = self._measure(prepared, base, values)
+
+        training = self.family.section(self.settings).training
+        searched = SEARCH_STEPS if training.learning_rate == AUTO else 0
+        # Each batch of the search goes through the model before all steps, and in its own step.
+        search_steps = round(searched * (1.0 + SCORING_COST))
+        stages = estimate_stages(work, speeds, fixed, search_steps=search_steps)
+        note = cross_validation_note(stages)
+        return FamilyPlan(
+            model_type=self.family.name,
+            base_model=base.canonical_name,
+            batch_size=self._batch_size(values),
+            work=work,
+            speeds=speeds,
+            stages=stages,
+            memory=self._memory(speeds),
+            disk=disk_bytes(speeds),
+            places=find_places(self.settings, self.database, self.family),
+            notes=[sentence for sentence in (work.fold_note, note) if sentence is not None],
+            assumptions=self._assumptions(),
+        )
+
+    def _check_rows(self, split: Split, base: ResolvedModel, models: ModelLoader) -> None:
+        """Raise the error that a training would raise before its first step."""
+        sides = (split.train, split.validation, split.test)
+        records = [record for side in sides for record in records_of(side)]
+        learner = self._learner(str(split.train["shape"].iloc[0]))
+        learner.check(base.path, records, partial(models.load, self.family))
+        self.family.monitor_of(self.settings, split.train, split.validation)
+
+    def _learnt_rows(self, split: Split) -> pd.DataFrame:
+        """Return as many rows as a training learns from, added ones and negatives included."""
+        train, augmentation = split.train, self.settings.augmentation
+        added = 0.0
+        for method in augmentation.methods:
+            texts = augmentation.generations_per_row if method in _WRITTEN_BY_MODELS else 1
+            added += augmentation.share * texts
+        added += self.settings.replay
+
+        rows = [train]
+        while added > 0.0:
+            rows.append(evenly_spaced(train, round(min(added, 1.0) * len(train))))
+            added -= 1.0
+        learnt = stacked_rows(rows) if len(rows) > 1 else train
+        if self._are_negatives_mined(train):
+            negatives = np.roll(learnt["positive"].to_numpy(), 1)
+            learnt = learnt.assign(
+                negative=learnt["negative"].where(learnt["negative"].notna(), negatives)
+            )
+        return learnt
+
+    def _are_negatives_mined(self, train: pd.DataFrame) -> bool:
+        config = self.settings.feature_engineering.hard_negatives
+        return self.family.encode is not None and wants_negatives(train, config)
+
+    def _auto_values(self, prepared: PreparedRows, base: ResolvedModel) -> AutoValues:
+        """Return the batch size if it is `auto`; the training finds the same in the cache."""
+        training = self.family.section(self.settings).training
+        if training.batch_size != AUTO:
+            return AutoValues()
+        # The search for a rate takes longer, and nothing here depends on what it finds.
+        training = replace(training, learning_rate=NOMINAL_RATE)
+        records, ranks = records_of(prepared.train), rank_count(self.settings.trainer)
+        return self._learner(prepared.shape).find_auto_values(base.path, records, training, ranks)
+
+    def _measure(
+        self, prepared: PreparedRows, base: ResolvedModel, values: AutoValues
+    ) -> tuple[Workload, Speeds]:
+        """Count what is computed, and time a little of it."""
+        settings, split = self.settings, prepared.split
+        documents = corpus_documents(settings.evaluation, settings.cleaning)
+        corpus = self.family.corpus_rows(
+            settings, split.train, split.validation, documents=documents
+        )
+        validation_corpus = self.family.validation_corpus(settings, split.train, split.validation)
+        training = values.applied_to(self.family.section(settings).training)
+        work = count_work(
+            settings,
+            training,
+            prepared,
+            corpus,
+            validation_corpus,
+            base_remembers=self.family.remembering is not None,
+        )
+        calibration = Calibration(
+            family=self.family,
+            settings=settings,
+            path=base.path,
+            prepared=prepared,
+            corpus=corpus,
+            validation_corpus=validation_corpus,
+            auto_values=values,
+        )
+        return work, calibration.measure()
+
+    def _memory(self, speeds: Speeds) -> MemoryEstimate:
+        device = computing_device(self.settings.trainer)
+        return MemoryEstimate(
+            device=device.type,
+            peak_bytes=speeds.memory_bytes,
+            available_bytes=free_memory(device) + held_memory(device),
+        )
+
+    def _batch_size(self, values: AutoValues) -> int:
+        return values.applied_to(self.family.section(self.settings).training).rows_per_batch
+
+    def _learner(self, shape: str) -> Learner:
+        return self.family.learner(self.settings, shape, result_cache(self.settings.preparation))
+
+    def _assumptions(self) -> list[str]:
+        """Return what the estimate takes for granted, a sentence each."""
+        settings, training = self.settings, self.family.section(self.settings).training
+        sentences = ["nothing ends the training early, and the machine is as busy as now"]
+        ranks = rank_count(settings.trainer)
+        if ranks > 1:
+            sentences.append(
+                f"timed on one device: the {ranks} devices of the training share the steps"
+            )
+        if settings.augmentation.methods:
+            sentences.append("augmentation adds as many rows as it may; writing them isn't timed")
+        if settings.feature_engineering.hard_negatives.enabled:
+            sentences.append("mined negatives are as long as the positives; mining isn't timed")
+        if self.family.further_shapes(settings):
+            sentences.append(f"rows of {self.family.name}.also_train aren't counted")
+        if settings.replay:
+            sentences.append("replayed rows are as long as the session's own")
+        if training.batch_size == AUTO:
+            sentences.append("the search for the batch size is over: its result is in the cache")
+        if settings.evaluation.general_file or settings.evaluation.benchmark_rows:
+            sentences.append("test rows of earlier sessions and of a general file aren't counted")
+        if self.family.add_answers is not None and settings.evaluation.generation.rows:
+            sentences.append("each written answer is as long as allowed")
+        return sentences

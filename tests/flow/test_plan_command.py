@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import pytest
+from tests.commands import CallMain
+
+from tunetrail.stores.database import DatabaseManager
+
+KEYS_OF_FAMILY = {
+    "model_type",
+    "base_model",
+    "batch_size",
+    "work",
+    "speeds",
+    "stages",
+    "memory",
+    "disk",
+    "places",
+    "notes",
+    "assumptions",
+    "seconds",
+    "tokens_per_epoch",
+}
+
+
+@pytest.fixture
+def words(
+    database: DatabaseManager, session: str, tiny_embedding_model: str, tiny_language_model: str
+) -> list[str]:
+    """The arguments of a plan on a session with samples of both kinds."""
+    return [
+        "plan",
+        f"session_id={session}",
+        f"embedding.model={tiny_embedding_model}",
+        f"llm.model={tiny_language_model}",
+        "preparation.cache_dir=cache",
+        "embedding.training.batch_size=4",
+        "llm.training.batch_size=4",
+        "evaluation.generation.max_new_tokens=4",
+    ]
+
+
+def test_plan_says_what_a_training_takes_and_records_nothing(
+    words: list[str], workplace: Path, call_main: CallMain
+) -> None:
+    before = {path.name for path in workplace.iterdir()}
+
+    result = call_main(*words, "--json")
+
+    assert result.exit_code == 0, result.err
+    plan = json.loads(result.out)
+    assert plan.keys() == {"session_id", "families", "planning_seconds", "seconds"}
+    assert list(plan["families"]) == ["embedding", "llm"]
+    for family in plan["families"].values():
+        assert family.keys() == KEYS_OF_FAMILY
+        assert sum(family["work"]["rows"].values()) > 0 and family["work"]["steps"] > 0
+        assert family["speeds"]["train_seconds"] > 0.0 and family["memory"]["peak_bytes"] > 0
+        assert family["disk"]["registered_version"] > 0 and family["disk"]["while_training"] > 0
+        assert family["places"]["root_version"] is None
+        assert family["seconds"] == pytest.approx(
+            sum(stage["seconds"] for stage in family["stages"])
+        )
+    # Neither a run nor a folder of it; the cache is the training's. SQLite makes files for readers.
+    made = {path.name for path in workplace.iterdir()} - before
+    assert made <= {"cache", "mlflow.db-wal", "mlflow.db-shm"}
+
+
+def test_plan_prints_stages_places_and_what_was_assumed(
+    words: list[str], call_main: CallMain
+) -> None:
+    result = call_main(*words, "model_type=embedding", "cross_validation.n_splits=2")
+
+    assert result.exit_code == 0
+    for expected in (
+        "embedding:",
+        "tokens and ",
+        "cross-validation",
+        "evaluation",
+        "memory:",
+        "disk:",
+        "experiment tunetrail in sqlite:///mlflow.db",
+        "a new version of embedding; the alias root (no version yet)",
+        "assumed: nothing ends the training early",
+        "The training takes about",
+    ):
+        assert expected in result.out
+
+    quiet = call_main(*words, "model_type=embedding", "--quiet")
+    assert (quiet.exit_code, quiet.out) == (0, "")

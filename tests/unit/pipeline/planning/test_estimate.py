@@ -1,0 +1,90 @@
+import dataclasses
+
+import pytest
+
+from tunetrail.pipeline.planning.estimate import (
+    FixedSeconds,
+    Speeds,
+    StageEstimate,
+    cross_validation_note,
+    disk_bytes,
+    estimate_stages,
+)
+from tunetrail.pipeline.planning.workload import FoldWork, Workload
+
+SPEEDS = Speeds(
+    load_seconds=2.0,
+    train_seconds=0.01,
+    validation_seconds=0.004,
+    score_seconds=0.003,
+    checkpoint_seconds=0.5,
+    save_seconds=0.25,
+    answer_seconds=10.0,
+    read_tokens=2.0,
+    padding_share=0.1,
+    memory_bytes=1 << 30,
+    checkpoint_bytes=300,
+    model_bytes=100,
+    steps=4,
+)
+WORK = Workload(
+    rows={"train": 200, "validation": 40, "test": 30},
+    tokens={"train": 2000, "validation": 400, "test": 600},
+    steps_per_epoch=25,
+    steps=100,
+    validations=8,
+    validation_tokens=800,
+    test_tokens=1600,
+    folds=[FoldWork(steps=20, held_out_tokens=500, corpus_tokens=1000)] * 3,
+    all_folds=5,
+)
+FIXED = FixedSeconds(start=5.0, prepare=3.0, fold=0.5, training=1.0, evaluation=8.0, deployment=4.0)
+
+
+def seconds(work: Workload, search_steps: int = 0) -> dict[str, float]:
+    stages = estimate_stages(work, SPEEDS, FIXED, search_steps=search_steps)
+    return {stage.stage: stage.seconds for stage in stages}
+
+
+def test_each_stage_is_the_sum_of_what_it_computes() -> None:
+    found = seconds(WORK)
+
+    assert list(found) == [
+        "start",
+        "prepare",
+        "cross_validation",
+        "training",
+        "evaluation",
+        "deployment",
+    ]
+    # A step has 80 tokens; three folds score 1,500 tokens each, and so does the base model.
+    assert found["cross_validation"] == pytest.approx(3 * 2.5 + 60 * 0.8 + 9000 * 0.003)
+    assert found["training"] == pytest.approx(2.0 + 100 * 0.8 + 8 * (3.2 + 0.5) + 0.25 + 1.0)
+    assert found["evaluation"] == pytest.approx(2.0 + 2 * (4.8 + 10.0) + 8.0)
+    assert found["deployment"] == pytest.approx(4 * 0.25 + 4.0)
+
+
+def test_a_search_for_a_rate_is_a_stage_and_no_folds_are_none() -> None:
+    found = seconds(dataclasses.replace(WORK, folds=[]), search_steps=100)
+    assert "cross_validation" not in found
+    assert found["search"] == pytest.approx(2.0 + 100 * 0.8)
+
+
+def test_folds_that_take_longer_than_the_training_are_named_with_their_settings() -> None:
+    stages = [
+        StageEstimate(stage="cross_validation", seconds=200.0, detail=""),
+        StageEstimate(stage="training", seconds=100.0, detail=""),
+    ]
+    note = cross_validation_note(stages)
+    assert note is not None
+    for words in ("(3 min)", "(2 min)", "cross_validation.max_cost", "cross_validation=off"):
+        assert words in note
+    assert cross_validation_note(stages[1:]) is None
+
+
+def test_disk_is_four_checkpoints_and_the_model_then_two_models() -> None:
+    assert disk_bytes(SPEEDS) == {
+        "while_training": 1300,
+        "registered_version": 100,
+        "exported_folder": 100,
+    }
