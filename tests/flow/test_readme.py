@@ -172,13 +172,14 @@ def test_readme_commands_run(
         if words[1] == "report":
             # The run that was resumed, under a gate that promotes all. `clean` may have removed others.
             words = [*words[:2], "embedding@root"]
-        assert main([*words[1:], *(small if words[1] in ("train", "prepare") else [])]) == 0, (
-            " ".join(words)
-        )
+        assert (
+            main([*words[1:], *(small if words[1] in ("train", "plan", "prepare") else [])]) == 0
+        ), " ".join(words)
         ran.append(words[1])
 
     assert ran.count("train") == 4 and {
         "ingest",
+        "plan",
         "prepare",
         "resume",
         "sessions",
