@@ -109,11 +109,12 @@ def shown_uri(text: str) -> str:
     """Return a URI, or a text with URIs in it, without their passwords."""
 
     def hide(credentials: re.Match[str]) -> str:
-        user, colon, _ = credentials[1].partition(":")
-        return f"://{user}:***@" if colon else "://***@"
+        slashes, (user, colon, _) = credentials[1], credentials[2].partition(":")
+        return f":{slashes}{user}:***@" if colon else f":{slashes}***@"
 
-    # Up to the last @, as a password may contain one that nobody has escaped.
-    without = re.sub(r"://([^\s'\"]*)@", hide, text)
+    # Up to the last @, as a password may contain one that nobody has escaped. With one slash, it is
+    # no URL, but whoever typed it meant one.
+    without = re.sub(r"(?<=\w):(/{1,3})([^\s'\"]*)@", hide, text)
     return re.sub(
         r"([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*",
         r"\1***",

@@ -352,13 +352,13 @@ def test_the_same_artifacts_in_other_words_are_taken(workplace: Path, artifacts:
     open_store(workplace, artifacts=artifacts).start_run("second")
 
 
-@pytest.mark.parametrize("name", ["a?b", "a%20b", "a%3Fb"])
+@pytest.mark.parametrize("name", ["a?b", "a%20b", "a%3Fb", "both ' and \""])
 def test_a_folder_that_mlflow_would_misread_is_refused(workplace: Path, name: str) -> None:
     folder = workplace / name
     folder.mkdir()
     before = sorted(workplace.iterdir())
 
-    with pytest.raises(ConfigError, match="a file whose path has no"):
+    with pytest.raises(ConfigError, match="must be a file whose path has"):
         open_store(folder)
     assert sorted(workplace.iterdir()) == before and not list(folder.iterdir())
 

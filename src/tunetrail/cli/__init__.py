@@ -21,6 +21,8 @@ from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_json_option, options_last, printing
 from tunetrail.cli.spellings import COMPOSED_COMMANDS, as_options, as_overrides
 from tunetrail.cli.store_options import DATABASE_URLS, add_database
+from tunetrail.cli.terminal import plain_output, say
+from tunetrail.cli.working_folder import check_working_folder
 from tunetrail.config import FAMILY_ENTRY_POINTS
 from tunetrail.config.synonyms import COMMANDS as COMMAND_SYNONYMS
 from tunetrail.errors import TunetrailError, UserError, did_you_mean
@@ -122,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # --debug may stand anywhere; neither argparse nor Hydra knows it.
     words = [word for word in words if word != "--debug"]
 
-    with _signals_end_the_process():
+    with plain_output(), _signals_end_the_process():
         try:
             return _run_command(words)
         except SystemExit as end:
@@ -135,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:
             if debug:
                 traceback.print_exc()
-            print(_one_line(error), file=sys.stderr)
+            say(_one_line(error), sys.stderr)
             # An unexpected error is a failure (1), never a mistake of the user (2).
             return error.exit_code if isinstance(error, TunetrailError) else 1
 
@@ -159,6 +161,7 @@ def _run_command(words: list[str]) -> int:
 
 
 def _run_named_command(command: str, arguments: list[str]) -> int:
+    check_working_folder(by_hydra=command in COMPOSED_COMMANDS)
     if command in COMPOSED_COMMANDS:
         arguments = as_overrides(arguments)
     elif command in _COMMANDS:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tunetrail.cache import ResultCache
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.store_options import add_database, add_uri
-from tunetrail.cli.terminal import new_table, printable
+from tunetrail.cli.terminal import new_table, printable, say
 from tunetrail.config import (
     PreparationConfig,
     RetentionConfig,
@@ -147,7 +147,7 @@ def _print_report(
     for version, reason in kept.items():
         console.print(printable(f"stays: {version} ({reason})", console), soft_wrap=True)
     for failure in failures:
-        print(f"not removed: {failure}", file=sys.stderr)
+        say(f"not removed: {failure}", file=sys.stderr)
 
     total = f"{_total(items) / 1e6:,.2f} MB"
     if not items and not failures:

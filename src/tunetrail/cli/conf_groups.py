@@ -1,6 +1,8 @@
 """The groups of conf/, their options and the experiments: read from the folders, without Hydra."""
 
 import os
+import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -63,6 +65,26 @@ def experiment_names() -> list[str]:
     """Return the names of tunetrail's experiments and of those in the current folder."""
     here = Path(os.environ.get("TUNETRAIL_HOME", ".")) / EXPERIMENTS
     return sorted({*yaml_names(here), *yaml_names(experiments_dir())})
+
+
+def shadowed_experiments(overrides: Sequence[str]) -> list[Path]:
+    """Return the experiments of tunetrail's own that a file of the current folder replaces.
+
+    Args:
+        overrides: The overrides of a command, of which some may name experiments.
+    """
+    here = Path(os.environ.get("TUNETRAIL_HOME", ".")) / EXPERIMENTS
+    # In a checkout, they are the same files.
+    if here.resolve() == experiments_dir().resolve():
+        return []
+
+    chosen: set[str] = set()
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key == EXPERIMENTS:
+            chosen.update(re.findall(r"[^\s,\[\]'\"]+", value))
+    both = chosen & set(yaml_names(here)) & set(yaml_names(experiments_dir()))
+    return [here / f"{name}.yaml" for name in sorted(both)]
 
 
 def group_folders() -> list[Path]:

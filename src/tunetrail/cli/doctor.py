@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.store_options import add_database, add_uri
+from tunetrail.cli.terminal import say
 from tunetrail.config import TrackingConfig
 from tunetrail.hardware import cpu_count, may_have_gpu
 from tunetrail.paths import is_missing_file
@@ -160,17 +161,17 @@ def _print_report(report: dict[str, Any], *, is_fixed: bool) -> None:
     print(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
     print("devices: " + ", ".join(report["devices"]))
     for name, place in report["places"].items():
-        print(f"{name}: {_place_in_words(place)}")
+        say(f"{name}: {_place_in_words(place)}")
 
     left = [finding["text"] for finding in report["left"]]
     for text in report["found"]:
         is_repaired = is_fixed and text not in left
-        print(f"{'repaired' if is_repaired else 'found'}: {text}")
+        say(f"{'repaired' if is_repaired else 'found'}: {text}")
     for finding in report["left"]:
         if finding["advice"]:
-            print(f"  {finding['text']}: {finding['advice']}")
+            say(f"  {finding['text']}: {finding['advice']}")
     for failure in report["failures"]:
-        print(f"not repaired: {failure}", file=sys.stderr)
+        say(f"not repaired: {failure}", file=sys.stderr)
     if not report["found"]:
         print("nothing is wrong")
     elif left and not is_fixed:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.store_options import add_version_stores
+from tunetrail.cli.terminal import say
 from tunetrail.errors import UserError
 from tunetrail.learning.exporting.packages import check_packages
 
@@ -65,7 +66,7 @@ def export(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(exported.to_dict(), indent=2))
     else:
-        print(f"{exported.version} as {exported.kind} in {exported.folder} ({exported.agreement})")
+        say(f"{exported.version} as {exported.kind} in {exported.folder} ({exported.agreement})")
     return 0
 
 

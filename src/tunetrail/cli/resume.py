@@ -161,27 +161,26 @@ def _as_json(run: "ResumableRun") -> dict[str, Any]:
 
 
 def _print_resumable(runs: Sequence["ResumableRun"]) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+
+    from tunetrail.cli.terminal import new_table, printable
 
     if not runs:
         print(_NOTHING)
         return
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("run", "started", "session", "models"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("reason")
+    console = Console()
+    table = new_table("run", "started", "session", "models", "reason")
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for run in runs:
         training = run.training
         table.add_row(
             run.run_id[:_SHOWN_CHARACTERS],
             training.created_at.strftime("%Y-%m-%d %H:%M"),
-            name_of_sessions(training.session_ids),
+            printable(name_of_sessions(training.session_ids), console),
             training.model_type,
-            escape(training.reason or ""),
+            printable(training.reason or "", console),
         )
-    Console().print(table)
+    console.print(table)
     print("tunetrail resume RUN continues one of them, tunetrail resume --last the first.")

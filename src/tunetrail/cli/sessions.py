@@ -5,11 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from tunetrail.cli.ingest_account import (
     collection_line,
@@ -18,6 +15,7 @@ from tunetrail.cli.ingest_account import (
     unlearnt_lines,
 )
 from tunetrail.cli.output import show as show_result
+from tunetrail.cli.terminal import new_table, printable, say
 from tunetrail.collecting import collect
 from tunetrail.data.conventions.beir import beir_rows, is_beir_folder
 from tunetrail.data.conventions.columns import (
@@ -107,7 +105,7 @@ def ingest(
         if is_beir:
             report.account.read_as["BEIR"] = report.account.rows
         for line in read_as_lines(report.account):
-            print(line)
+            say(line)
         print(
             f"{counted(report.account.rows, 'row')} read: {report.added} added to session "
             f"{session_id}, "
@@ -141,7 +139,7 @@ def _checked_rows(
             of another kind is refused as a whole, before anything is stored.
     """
     for note in reading_notes(source):
-        print(note)
+        say(note)
     first_rows, rows = peek_rows(read_rows(source))
     if mapping:
         check_sources(mapping, columns_of(first_rows))
@@ -170,7 +168,7 @@ def _finish(
         SampleError: No sample was stored. A session that is new is removed with its rejected rows.
     """
     for line in unlearnt_lines(report.account, file):
-        print(line)
+        say(line)
     if report.added or report.already_present:
         return
 
@@ -276,8 +274,9 @@ def _progress(
     name = shown_source(source)
     total = None if is_beir_folder(name) else count_rows(source)
     # On stderr: stdout holds only the result.
-    with Progress(*columns, console=progress_console()) as progress:
-        task = progress.add_task(f"ingest {escape(name)}", total=total)
+    console = progress_console()
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(f"ingest {printable(name, console)}", total=total)
         yield account.counted(rows), lambda _: progress.update(task, completed=account.rows)
 
 
@@ -291,7 +290,7 @@ def sessions(database: str) -> int:
         for session_id in manager.count_uncollected():
             collection = collect(manager, session_id)
             if collection is not None:
-                print(collection_line(session_id, collection))
+                say(collection_line(session_id, collection))
         summaries = manager.sessions()
 
     listed = {
@@ -321,16 +320,17 @@ def _print_sessions(summaries: Sequence[SessionSummary], manager: DatabaseManage
         print(f"The database {manager.shown_url} {state}.")
         return
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("session", *sample_kinds(), "rejected", "state", "last training"):
-        table.add_column(name, no_wrap=True)
+    console = Console()
+    table = new_table("session", *sample_kinds(), "rejected", "state", "last training")
+    for column in table.columns:
+        column.no_wrap = True
     for summary in summaries:
         trained = summary.last_training
         table.add_row(
-            summary.session_id,
+            printable(summary.session_id, console),
             *(str(summary.samples[kind]) for kind in sample_kinds()),
             str(summary.rejected),
-            str(summary.state),
+            printable(str(summary.state), console),
             trained.strftime("%Y-%m-%d %H:%M") if trained else "never",
         )
-    Console().print(table)
+    console.print(table)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tunetrail.cli.results_table import print_results, where_to_look
+from tunetrail.cli.terminal import printable, say
 from tunetrail.sweeps.study import Objective, SweepJob
 from tunetrail.sweeps.winner import SweepDecision, label_of
 
@@ -19,20 +20,19 @@ def print_sweep(decision: SweepDecision, tracking_uri: str) -> None:
         tracking_uri: The MLflow store.
     """
     console = Console()
-    console.print(_jobs_table(decision))
+    console.print(_jobs_table(decision, console))
     for job in decision.jobs:
         if job.reason is not None:
-            line = f"job {job.number} {job.state}: {job.reason}"
-            console.print(line, soft_wrap=True, highlight=False)
+            say(f"job {job.number} {job.state}: {job.reason}")
 
-    console.print(f"Sweep: {decision.sentence}", soft_wrap=True, highlight=False)
+    say(f"Sweep: {decision.sentence}")
     if decision.results is not None:
         print_results(decision.results, tracking_uri, decision.report)
     else:
         console.print(where_to_look(tracking_uri), soft_wrap=True, highlight=False)
 
 
-def _jobs_table(decision: SweepDecision) -> Table:
+def _jobs_table(decision: SweepDecision, console: Console) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("job", justify="right")
     table.add_column("what was swept", overflow="fold")
@@ -45,7 +45,7 @@ def _jobs_table(decision: SweepDecision) -> Table:
     for job in decision.jobs:
         table.add_row(
             str(job.number),
-            ", ".join(job.overrides),
+            printable(", ".join(job.overrides), console),
             *_values_in_words(job, decision.objectives),
             "" if job.seconds is None else f"{job.seconds:.1f}",
             "" if job.steps is None else str(job.steps),

@@ -6,6 +6,7 @@ from typing import Any
 
 from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.output import show
+from tunetrail.cli.terminal import say
 from tunetrail.config import TrainRequest
 from tunetrail.errors import ConfigError, TrackingError
 
@@ -56,7 +57,7 @@ def _sync(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
 
     folder = Path(request.output_dir) / SPOOL
     if not any(folder.glob("*.jsonl")):
-        print(f"nothing to deliver: {folder} has no metrics")
+        say(f"nothing to deliver: {folder} has no metrics")
         show(lambda: {"deliveries": []})
         return {}
 
@@ -66,9 +67,9 @@ def _sync(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
     for delivery in deliver_spools(tracker.client, tracker.config.uri, folder):
         deliveries.append({"file": str(delivery.path), "points": delivery.points})
         if delivery.is_running:
-            print(f"{delivery.path.name}: left to its training, which is running")
+            say(f"{delivery.path.name}: left to its training, which is running")
             continue
-        print(f"{delivery.path.name}: {delivery.points} metric values delivered")
+        say(f"{delivery.path.name}: {delivery.points} metric values delivered")
         if delivery.problem is not None:
             refusals.append(f"{delivery.path}: {delivery.problem}")
     show(lambda: {"deliveries": deliveries})

@@ -1,7 +1,17 @@
-"""Tables and lines on a terminal, whatever its encoding, in which nothing of a value is markup."""
+"""Tables and lines on a terminal, whatever its encoding, in which nothing of a value is markup.
 
+Values come from files, databases and models of others: none of them may colour, move or rename a
+terminal, and none may show a password.
+"""
+
+import contextlib
+import io
+import logging
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TextIO
+
+from tunetrail.paths import shown_uri
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,10 +53,52 @@ def plain_text(text: str, *, encoding: str | None = None, limit: int | None = No
     from tunetrail.reporting.readable import readable
 
     encoding = encoding or sys.stdout.encoding or "utf-8"
-    shown = readable(text.replace("\n", " "), limit or len(text) + 1)
+    shown = readable(shown_uri(text).replace("\n", " "), limit or len(text) + 1)
     return shown.encode(encoding, errors="backslashreplace").decode(encoding)
 
 
 def print_line(console: "Console", text: str) -> None:
     """Print one line, which the terminal may wrap."""
     console.print(printable(text, console), soft_wrap=True, highlight=False)
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print one line as it is, without a rich console; `file` is the standard output if None."""
+    stream = file or sys.stdout
+    print(plain_text(text, encoding=stream.encoding), file=stream, flush=True)
+
+
+@contextlib.contextmanager
+def plain_output() -> Iterator[None]:
+    """Let the block print and log what any terminal can show, and nothing that it would obey."""
+    factory = logging.getLogRecordFactory()
+    with _escaping(sys.stdout), _escaping(sys.stderr):
+        logging.setLogRecordFactory(_PlainRecord)
+        try:
+            yield
+        finally:
+            logging.setLogRecordFactory(factory)
+
+
+@contextlib.contextmanager
+def _escaping(stream: TextIO) -> Iterator[None]:
+    """Let a stream write characters that its encoding lacks as escapes, instead of failing."""
+    # Another program may have put a stream of its own there.
+    if not isinstance(stream, io.TextIOWrapper) or stream.errors != "strict":
+        yield
+        return
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        stream.reconfigure(errors="strict")
+
+
+class _PlainRecord(logging.LogRecord):
+    """A line of the log, of which a terminal obeys nothing, and which shows no password."""
+
+    def getMessage(self) -> str:  # noqa: N802 -- the name is logging's
+        from tunetrail.reporting.readable import readable
+
+        message = shown_uri(super().getMessage())
+        return readable(message, len(message) + 1)

@@ -18,6 +18,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString, ValueType
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
+from omegaconf import OmegaConf
+
+from tunetrail.errors import ConfigError
 
 TextKeys = dict[str, bool]
 """Every key that holds a text or a list of texts, and whether it may be null."""
@@ -127,6 +130,7 @@ class TypedFileSource(FileConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         """Load a file, and replace what YAML has made of its texts."""
         result = super().load_config(config_path)
+        _check_hydra_part(config_path, result)
 
         # Without a package header, a file's keys go below its group.
         group = Path(config_path).parent.as_posix().replace("/", ".")
@@ -162,3 +166,36 @@ class TypedFileSource(FileConfigSource):
             elif key == "hydra.sweeper.params":
                 swept = keep_text(f"{position}={child.value}", self.keys)
                 config[position] = swept.partition("=")[2]
+
+
+_OF_HYDRA = ("sweeper", "launcher")
+"""The parts of Hydra's own configuration that an experiment may set."""
+
+
+def _check_hydra_part(file: str, result: ConfigResult) -> None:
+    """Raise `ConfigError` if an experiment sets more of Hydra than its sweep.
+
+    The rest says which files are written where and which classes log, which is for whoever calls
+    the command, and not for a file that came with a folder.
+    """
+    config: Any = OmegaConf.to_container(result.config)
+    content = config if isinstance(config, dict) else {}
+    package = str(result.header["package"] or "").removeprefix("_global_.")
+    targets = [f"{package}.{key}" for key in content] if package else []
+    for key in content.get("hydra") or {}:
+        targets.append(f"hydra.{key}")
+
+    # An entry of the defaults list may put another file there: `/other@hydra.job_logging: x`.
+    for entry in content.get("defaults") or []:
+        words = str(next(iter(entry)) if isinstance(entry, dict) else entry).split()
+        name, _, place = words[-1].partition("@")
+        group = name.removeprefix("/").replace("/", ".") if name.startswith("/") else ""
+        targets.append(place.removeprefix("_global_.") or group)
+
+    for target in targets:
+        parts = target.split(".")
+        if parts[0] == "hydra" and (len(parts) < 2 or parts[1] not in _OF_HYDRA):
+            raise ConfigError(
+                f"{file} must set nothing of Hydra except hydra.sweeper and hydra.launcher, got "
+                f"{target}. Give it on the command line."
+            )

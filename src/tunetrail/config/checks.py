@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from tunetrail.config.synonyms import words_of
 from tunetrail.errors import ConfigError, did_you_mean
 
 # Without a leading dot or dash: neither a hidden file, nor `..`, nor an option of a command.
+_NAME_BYTES = 255
+"""The longest name of a file that usual file systems keep."""
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -60,6 +63,16 @@ ZERO_TO_BELOW_ONE = Rule(
     lambda value: 0.0 <= value < 1.0,
     bounds={"minimum": 0, "exclusiveMaximum": 1},
 )
+
+
+def _is_path(value: Any) -> bool:
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        return False
+    return max(len(os.fsencode(name)) for name in text.split("/")) <= _NAME_BYTES
+
+
+PATH = Rule(f"a path whose names have at most {_NAME_BYTES} bytes, without NUL", _is_path)
 
 
 def setting(default: Any, rule: Rule) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from tunetrail.config.checks import SHARE, Rule, check, check_settings, setting
+from tunetrail.config.checks import PATH, SHARE, Rule, check, check_settings, setting
 from tunetrail.config.data import (
     AugmentationConfig,
     CleaningConfig,
@@ -67,10 +67,10 @@ class Settings:
     """Seed of every random number: dropout, the order of rows, folds, resamples. A row's
     side of the split doesn't depend on it."""
 
-    output_dir: str = "training_output"
+    output_dir: str = setting("training_output", PATH)
     """Folder for reports, prepared rows and checkpoints of the runs."""
 
-    model_dir: str = "models"
+    model_dir: str = setting("models", PATH)
     """Folder to which the root version of each model type is exported, as
     `model_dir/TYPE/root`."""
 
@@ -161,7 +161,7 @@ class Settings:
             ConfigError: An unknown key (with the nearest known one), a wrong type or a value out of
                 range.
         """
-        pipeline_config, training_config = dict(pipeline_config or {}), dict(training_config or {})
+        pipeline_config, training_config = pipeline_config or {}, training_config or {}
         _check_keys("pipeline_config", pipeline_config, _PIPELINE_KEYS)
         _check_keys("training_config", training_config, MODEL_SECTIONS)
         # Each change is a copy, so that an error leaves the caller's settings as they were.
@@ -174,7 +174,6 @@ class Settings:
 
         for model_type, hyperparameters in training_config.items():
             name = f"training_config[{model_type!r}]"
-            check(isinstance(hyperparameters, Mapping), name, "a dict", hyperparameters)
             _check_keys(name, hyperparameters, _TRAINING_KEYS)
 
             # `auto` is the only word among these numbers.
@@ -253,7 +252,8 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     return kind(value)
 
 
-def _check_keys(name: str, given: Mapping[str, Any], known: Collection[str]) -> None:
+def _check_keys(name: str, given: Any, known: Collection[str]) -> None:
+    check(isinstance(given, Mapping), name, "a dict", given)
     for key in given:
         if key not in known:
             hint = did_you_mean(str(key), known)

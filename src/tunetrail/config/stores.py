@@ -29,6 +29,12 @@ _PREFIX = Rule(
     lambda prefix: re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?", prefix) is not None,
 )
 
+# MLflow keeps no longer name, and would say so only once the training is recorded.
+_EXPERIMENT = Rule(
+    "a name of 1 to 500 characters, not all of them blank",
+    lambda name: len(name) <= 500 and bool(name.strip()),
+)
+
 
 @dataclass(kw_only=True)
 class RetentionConfig:
@@ -64,7 +70,7 @@ class TrackingConfig:
     """Folder, or URI such as `s3://BUCKET/FOLDER`, of artifacts and model versions. It is fixed
     when the experiment is made; a server has a place of its own unless a URI is given."""
 
-    experiment: str = "tunetrail"
+    experiment: str = setting("tunetrail", _EXPERIMENT)
     """Name of the MLflow experiment that the runs belong to."""
 
     system_metrics: bool = True

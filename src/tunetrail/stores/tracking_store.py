@@ -42,6 +42,12 @@ def absolute_uri(uri: str) -> str:
     if file is None:
         return uri
 
+    # MLflow writes the path into a statement as Python's repr, whose \' is none of SQL's.
+    if "'" in str(file) and '"' in str(file):
+        raise ConfigError(
+            "tracking.uri must be a file whose path has at most one kind of quotation marks, got "
+            f"{str(file)!r}. Rename the folder, or name a file in another one."
+        )
     # SQLAlchemy takes what follows a ? for options and decodes %20. MLflow doesn't decode it and
     # makes a second folder, so that there is no way to write such a path.
     if "?" in str(file) or re.search("%[0-9A-Fa-f]{2}", str(file)):

@@ -284,3 +284,36 @@ def test_a_folder_that_can_not_be_made_is_named_with_its_key(
 
     assert result.exit_code == 2
     assert f"error: {key} must be a folder that can be written, got '{folder}" in result.err
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("# @package _global_\nhydra:\n  run:\n    dir: /tmp/x\n", "hydra.run"),
+        ("# @package _global_\nhydra:\n  job_logging:\n    version: 1\n", "hydra.job_logging"),
+        ("# @package hydra\nrun:\n  dir: /tmp/x\n", "hydra.run"),
+        ("# @package hydra.job_logging.handlers\nfile:\n  filename: x\n", "hydra.job_logging"),
+        ("# @package _global_.hydra\nverbose: true\n", "hydra.verbose"),
+        ("# @package _global_\ndefaults:\n  - /gate@hydra.run: point\n", "hydra.run"),
+        ("# @package _global_\ndefaults:\n  - override /hydra/job_logging: stdout\n", "hydra.job"),
+    ],
+)
+def test_an_experiment_sets_nothing_of_hydra_but_its_sweep(
+    workplace: Path, call_main: CallMain, text: str, target: str
+) -> None:
+    (workplace / "experiments").mkdir()
+    (workplace / "experiments/mine.yaml").write_text(text)
+
+    result = call_main("config", "session_id=s1", "+experiments=mine")
+
+    assert result.exit_code == 2
+    assert "must set nothing of Hydra except hydra.sweeper and hydra.launcher" in result.error_line
+    assert f"got {target}" in result.error_line
+
+
+def test_an_experiment_sets_its_sweep(workplace: Path, call_main: CallMain) -> None:
+    (workplace / "experiments").mkdir()
+    text = "# @package _global_\ndefaults:\n  - override /gate: point\nhydra:\n  sweeper:\n    n_trials: 3\n"
+    (workplace / "experiments/mine.yaml").write_text(text)
+
+    assert call_main("config", "session_id=s1", "+experiments=mine").exit_code == 0

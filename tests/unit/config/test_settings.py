@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 
 from tunetrail.config import (
     Settings,
+    TrackingConfig,
 )
 from tunetrail.errors import ConfigError
 
@@ -140,3 +142,34 @@ def test_with_short_configs_accepts_paths_and_whole_numbers_as_floats() -> None:
 def test_with_short_configs_refuses(pipeline: Any, training: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Settings().with_short_configs(pipeline, training)
+
+
+@pytest.mark.parametrize(
+    ("short_configs", "message"),
+    [
+        (([1], None), "pipeline_config must be a dict, got [1]"),
+        ((None, [1]), "training_config must be a dict, got [1]"),
+        ((None, "x"), "training_config must be a dict, got 'x'"),
+        ((None, {1: {}}), "training_config has no key 1"),
+        ((None, {"embedding": 3}), "training_config['embedding'] must be a dict, got 3"),
+    ],
+)
+def test_short_configs_that_are_no_dicts_are_refused(
+    short_configs: tuple[Any, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        Settings().with_short_configs(*short_configs)
+
+
+@pytest.mark.parametrize("key", ["output_dir", "model_dir"])
+@pytest.mark.parametrize("path", ["x" * 256, "a/" + "ä" * 128, "a\0b", "", 5])
+def test_paths_that_no_file_system_keeps_are_refused(key: str, path: Any) -> None:
+    with pytest.raises(ConfigError, match=f"^{key} must be a path whose names have at most 255"):
+        Settings(**{key: path})
+    assert Settings(**{key: "/a/" + "x" * 255 + "/b"})
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 501])
+def test_an_experiment_that_mlflow_would_not_keep_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^tracking\.experiment must be a name of 1 to 500"):
+        TrackingConfig(experiment=name)
