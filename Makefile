@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-slow test-gpu check docs docs-serve bench bench-gpu ui clean
+.PHONY: help install demo test test-all test-slow test-faults test-gpu check docs docs-serve bench bench-gpu ui clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ test-all: install ## Run these and the tests that start processes, build the pac
 
 test-slow: install ## Run the tests that train the real models
 	$(VENV)/bin/python -m pytest -m slow
+
+test-faults: install ## Kill, starve and lock commands at some 40 points, and print what survived
+	$(VENV)/bin/python -m pytest -n 2 -m slow tests/faults
 
 test-gpu: install ## Run the tests that need a GPU; fails on a machine without one
 	TUNETRAIL_REQUIRE_GPU=1 $(VENV)/bin/python -m pytest -m gpu tests/gpu

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-PREFIXES = (".writing-", ".removing-", ".converting-", "tunetrail-")
+PREFIXES = (".writing-", ".removing-", ".converting-", ".scratch-", ".parts-", "tunetrail-")
 """How the names of such folders begin."""
 _NAME = re.compile(r"(?P<prefix>.*?-)(?P<host>.+)-(?P<pid>\d+)-(?P<started>\d+)-[^-]+")
 # Earlier versions gave no process in the name, but none of them wrote for a day.

@@ -16,7 +16,7 @@ from tunetrail.deployment.doctor import Doctor, repair_all
 from tunetrail.deployment.root_alias import RootAlias, RootMovedError
 from tunetrail.deployment.root_decisions import forbid, promote, roll_back
 from tunetrail.errors import ConfigError, UserError
-from tunetrail.scratch import scratch_folder, sweep
+from tunetrail.scratch import PREFIXES, scratch_folder, sweep
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
 
 
@@ -27,7 +27,12 @@ def place(workplace: Path, tiny_embedding_model: str) -> Workplace:
 
 
 def doctor(place: Workplace) -> Doctor:
-    return Doctor(database=place.database, tracker=place.registry.tracker, model_dir=place.models)
+    return Doctor(
+        database=place.database,
+        tracker=place.registry.tracker,
+        model_dir=place.models,
+        output_dir=place.folder / "training_output",
+    )
 
 
 def stop_at(
@@ -301,7 +306,7 @@ with scratch_folder(sys.argv[2], pathlib.Path(sys.argv[1])) as folder:
 """
 
 
-@pytest.mark.parametrize("prefix", [".writing-", ".removing-", ".converting-", "tunetrail-"])
+@pytest.mark.parametrize("prefix", PREFIXES)
 def test_folders_of_dead_processes_are_swept_and_those_of_others_stay(
     tmp_path: Path, prefix: str
 ) -> None:

@@ -83,7 +83,12 @@ def kill_at_random(place: Workplace, seeds: range, patched: pytest.MonkeyPatch) 
     patched.setattr(tempfile, "tempdir", str(temporary))
     for version in VERSIONS:
         place.train(int(version))
-    doctor = Doctor(database=place.database, tracker=place.registry.tracker, model_dir=place.models)
+    doctor = Doctor(
+        database=place.database,
+        tracker=place.registry.tracker,
+        model_dir=place.models,
+        output_dir=place.folder / "training_output",
+    )
 
     durations: list[float] = []
     for seed in seeds:

@@ -45,7 +45,12 @@ def doctor(arguments: list[str]) -> int:
 
     model_dir = Path(options.model_dir)
     with DatabaseManager(options.database) as database:
-        patient = Doctor(database=database, tracker=_tracker(options.uri), model_dir=model_dir)
+        patient = Doctor(
+            database=database,
+            tracker=_tracker(options.uri),
+            model_dir=model_dir,
+            output_dir=Path(options.output_dir),
+        )
         findings = patient.findings()
         failures = repair_all(findings) if options.fix else []
         # Examined again: a repair may have left something, and one may have repaired several.

@@ -220,7 +220,7 @@ class Cleaner:
             yield _folder_item("cache", path, reason, partial(self.cache.remove, path))
 
     def _leftovers(self) -> Iterator[Item]:
-        for parent in scratch_parents(self.model_dir):
+        for parent in scratch_parents(self.model_dir, self.output_dir):
             for folder in abandoned_folders(parent):
                 remove = partial(shutil.rmtree, folder)
                 yield _folder_item("leftover", folder, "left by a dead process", remove)

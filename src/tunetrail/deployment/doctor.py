@@ -47,11 +47,13 @@ class Doctor:
         database: Holds runs and ledger.
         tracker: The MLflow store; None if it doesn't exist.
         model_dir: Folder of the exported models.
+        output_dir: Folder of the runs.
     """
 
     database: DatabaseManager
     tracker: Tracker | None
     model_dir: Path
+    output_dir: Path
 
     def findings(self) -> list[Finding]:
         """Return what is wrong: moves and roots first, since later repairs follow from them."""
@@ -170,16 +172,17 @@ class Doctor:
                 )
 
     def _leftovers(self) -> Iterator[Finding]:
-        for parent in scratch_parents(self.model_dir):
+        for parent in scratch_parents(self.model_dir, self.output_dir):
             for folder in abandoned_folders(parent):
                 text = f"{folder} was left by a dead process"
                 yield Finding(text=text, repair=partial(sweep, parent))
 
 
-def scratch_parents(model_dir: Path) -> list[Path]:
+def scratch_parents(model_dir: Path, output_dir: Path) -> list[Path]:
     """Return the folders in which unfinished files are written."""
-    parents = [cache_dir() / "models", Path(tempfile.gettempdir())]
-    return [*parents, *model_dir.glob("*/versions")]
+    parents = [cache_dir() / "models", Path(tempfile.gettempdir()), model_dir, output_dir]
+    runs = [*output_dir.glob("*"), *output_dir.glob("*/prepared")]
+    return [*parents, *model_dir.glob("*/versions"), *runs]
 
 
 def repair_all(findings: list[Finding]) -> list[str]:

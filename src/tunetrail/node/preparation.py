@@ -1,7 +1,6 @@
 """Prepares a session's rows for reading, without a training."""
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from tunetrail.pipeline.replay import Replay, ReplayedRows, earlier_sessions
 from tunetrail.pipeline.requests import check_sessions, summaries_of
 from tunetrail.pipeline.run_files import write_rows
 from tunetrail.pipeline.session_rows import rows_by_session
+from tunetrail.scratch import scratch_folder, sweep
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.ledger import root_line
 
@@ -46,16 +46,18 @@ def prepare_session(
     """
     families = _families_with_samples(settings, database, session_ids, model_type)
     claim_folder(folder)
+    # A process that was killed has left its rows here.
+    sweep(folder)
 
     # The families write into a scratch folder first: `folder` gets all of them or none.
     pipeline = DataSciencePipeline(settings)
     sessions, max_lengths = {}, {}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".parts-") as scratch:
+    with scratch_folder(".parts-", folder) as scratch:
         for family in families:
             sessions[family.name] = pipeline.prepare(
                 family.name,
                 rows_by_session(database, session_ids, family, settings),
-                Path(scratch) / family.name,
+                scratch / family.name,
                 base=_base_model_if_found(settings, family),
             )
             max_lengths[family.name] = family.section(settings).max_length

@@ -149,7 +149,10 @@ def test_a_killed_deletion_is_finished_by_the_doctor(
         retention(place).delete(version, "no longer needed")
 
     patient = Doctor(
-        database=place.database, tracker=place.registry.tracker, model_dir=place.models
+        database=place.database,
+        tracker=place.registry.tracker,
+        model_dir=place.models,
+        output_dir=place.folder / "training_output",
     )
     begun = any(line.decision == "deleted" for line in place.database.ledger_lines())
     assert repair_all(patient.findings()) == []

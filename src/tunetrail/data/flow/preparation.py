@@ -6,7 +6,6 @@ twice. Then the chunks come together in `session_stage`.
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from tunetrail.data.twins.near_pairs import Mask
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.paths import cache_dir, made_folder, private_folder
 from tunetrail.samples import shape_named
+from tunetrail.scratch import scratch_folder, sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +130,10 @@ class Preparation:
         """Yield a folder for temporary files, and the cache of the chunks' results."""
         private_folder(folder)
         with contextlib.ExitStack() as stack:
+            # A process that was killed has left the files of its rows here.
+            sweep(folder)
             # Next to the result, so that files can be moved instead of copied.
-            temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-")
-            scratch = Path(stack.enter_context(temporary))
+            scratch = stack.enter_context(scratch_folder(".scratch-", folder))
             cache = result_cache(self.config)
             if cache is None:
                 # Chunks need a place all the same; this one is gone with the scratch folder.
