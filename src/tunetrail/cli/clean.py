@@ -29,7 +29,8 @@ Remove what nothing needs any more, and say what went:
   model        models in MLflow that belong to no version, such as one deleted in MLflow's pages
   checkpoints  folders of runs that have succeeded, or that nobody has resumed for a while
   log          Hydra's folders of commands from long ago
-  cache        cached results that nothing has used for a while, or that were never finished
+  cache        cached results and converted models that nothing has used for a while, and results
+               that were never finished
   leftover     temporary folders of dead processes
 
 Root, the root that a rollback goes back to, the newest version, versions that wait for an approval

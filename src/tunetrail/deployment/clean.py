@@ -30,6 +30,7 @@ from tunetrail.deployment.retention import Retention, is_resumable, is_running
 from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.deployment.root_moves import RootMoves
 from tunetrail.errors import TunetrailError
+from tunetrail.learning.models.gguf import remove_conversion, unused_conversions
 from tunetrail.scratch import abandoned_folders
 from tunetrail.stores.database import DatabaseManager, TrainingRun
 from tunetrail.stores.run_tags import TRAINING_RUN_TAG
@@ -218,6 +219,11 @@ class Cleaner:
         for path in self.cache.unused(self.keep_days * _DAY_SECONDS):
             reason = f"not used for {self.keep_days} days"
             yield _folder_item("cache", path, reason, partial(self.cache.remove, path))
+
+        models, seconds = self.cache.folder.parent / "models", self.keep_days * _DAY_SECONDS
+        for path in unused_conversions(models, seconds):
+            reason = f"not used for {self.keep_days} days; it is converted again when it is needed"
+            yield _folder_item("cache", path, reason, partial(remove_conversion, path, seconds))
 
     def _leftovers(self) -> Iterator[Item]:
         for parent in scratch_parents(self.model_dir, self.output_dir):

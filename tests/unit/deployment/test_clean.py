@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.commands import CallMain
+from tests.postgres import EVERY_DATABASE, empty_database
 from tests.roots import PROMOTE, REFUSE, Workplace
 from tests.servers import Server
 
@@ -56,9 +57,13 @@ def run_folder(place: Workplace, state: str) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("kind", EVERY_DATABASE)
 def test_a_dry_run_lists_exactly_what_a_real_run_frees(
-    place: Workplace, call_main: CallMain
+    place: Workplace, call_main: CallMain, kind: str
 ) -> None:
+    url = empty_database(kind, place.folder)
+    place = Workplace(folder=place.folder, base=place.base, database_url=url)
+    clean = ("clean", "--database", url)
     place.train(1)
     place.train(2, REFUSE)
     place.train(3, REFUSE)
@@ -78,14 +83,19 @@ def test_a_dry_run_lists_exactly_what_a_real_run_frees(
         (cached / name / "rows.parquet").write_bytes(b"rows")
     make_old(cached / "unused")
     make_old(cached / ".unfinished-x")
+    converted = place.folder / ".cache/models"
+    for name in ("unused-0123456789abcdef", "used-0123456789abcdef"):
+        (converted / name).mkdir(parents=True)
+        (converted / name / "model.safetensors").write_bytes(b"weights")
+    make_old(converted / "unused-0123456789abcdef")
     before = files_of(place.folder)
     refused_run = place.moves.alias.find("2").run_id
 
-    dry = call_main("clean", "--dry-run", "--keep-versions", "2", "--json")
+    dry = call_main(*clean, "--dry-run", "--keep-versions", "2", "--json")
     assert dry.exit_code == 0
     listed = json.loads(dry.out)
     assert files_of(place.folder) == before
-    real = call_main("clean", "--keep-versions", "2", "--json")
+    real = call_main(*clean, "--keep-versions", "2", "--json")
 
     assert json.loads(real.out) == {**listed, "dry_run": False}
     after = files_of(place.folder)
@@ -98,17 +108,18 @@ def test_a_dry_run_lists_exactly_what_a_real_run_frees(
         ("log", "old"),
         ("cache", ".unfinished-x"),
         ("cache", "unused"),
+        ("cache", "unused-0123456789abcdef"),
     ]
     assert listed["kept"] == {"embedding/3": "the newest", "embedding/1": "root"}
     assert failed.is_dir()
     assert running.is_dir()
     assert stranger.is_dir()
     place.check()
-    assert json.loads(call_main("clean", "--keep-versions", "2", "--json").out)["items"] == []
+    assert json.loads(call_main(*clean, "--keep-versions", "2", "--json").out)["items"] == []
     removed = call_main("report", refused_run).err
     assert "artifacts were removed (embedding/2 was deleted: tunetrail clean, keep_ver" in removed
     # Nobody has resumed it for a while.
-    assert "failed on" in call_main("clean", "--keep-days", "0").out
+    assert "failed on" in call_main(*clean, "--keep-days", "0").out
     assert not failed.exists()
 
 

@@ -2,15 +2,20 @@
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from tunetrail.errors import ModelError
 from tunetrail.locks import file_lock
 from tunetrail.paths import cache_dir
-from tunetrail.scratch import scratch_prefix, sweep
+from tunetrail.scratch import scratch_folder, scratch_prefix, sweep
 
+_CONVERTED = re.compile(r"[^.].*-[0-9a-f]{16}")
+_IN_USE_SECONDS = 3600.0
+"""A model that was used more recently may be in use by another process and is never removed."""
 _MOST_SECONDS = 3600.0
 """How long another process may take to convert the model: large ones take many minutes."""
 
@@ -34,12 +39,42 @@ def convert_gguf(file: Path) -> Path:
             sweep(target.parent)
             if not target.is_dir():
                 _convert(file, target)
+            # The time of the folder tells `tunetrail clean` when the model was last used.
+            os.utime(target)
         return target
     # A broken file raises whatever its reader stumbles over: errors of struct, NumPy or Python.
     except Exception as error:
         raise ModelError(
             f"GGUF file {file} could not be converted to {cache_dir()}: {error}"
         ) from error
+
+
+def unused_conversions(models: Path, seconds: float) -> list[Path]:
+    """Return the converted models of a cache that nothing has used for some seconds, or an hour.
+
+    Args:
+        models: The folder of the converted models.
+        seconds: The time without use.
+    """
+    folders = (path for path in models.glob("*") if _CONVERTED.fullmatch(path.name))
+    return sorted(path for path in folders if _is_unused(path, seconds))
+
+
+def remove_conversion(folder: Path, seconds: float) -> None:
+    """Remove a converted model, unless a process has used it in the meantime."""
+    with file_lock(folder.with_suffix(".lock")):
+        if _is_unused(folder, seconds):
+            # Renamed first, so that no process reads half a model.
+            with scratch_folder(".removing-", folder.parent) as scratch:
+                os.replace(folder, scratch / folder.name)
+
+
+def _is_unused(folder: Path, seconds: float) -> bool:
+    try:
+        unused_seconds = time.time() - folder.stat().st_mtime
+    except OSError:
+        return False
+    return folder.is_dir() and unused_seconds >= max(seconds, _IN_USE_SECONDS)
 
 
 def _convert(file: Path, target: Path) -> None:

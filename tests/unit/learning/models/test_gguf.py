@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from tunetrail.errors import ModelError
-from tunetrail.learning.models.gguf import convert_gguf
+from tunetrail.learning.models.gguf import convert_gguf, remove_conversion, unused_conversions
 
 
 @pytest.fixture
@@ -50,3 +51,22 @@ def test_convert_names_a_cache_that_cannot_be_written(
     monkeypatch.setenv("TUNETRAIL_CACHE", str(tmp_path / "file"))
     with pytest.raises(ModelError, match=r"could not be converted to .*file"):
         convert_gguf(tmp_path / "model.gguf")
+
+
+def test_converted_models_that_nothing_uses_can_be_removed(cache: Path) -> None:
+    models = cache / "models"
+    for name in ("old-0123456789abcdef", "new-0123456789abcdef", ".converting-x", "mine"):
+        (models / name).mkdir(parents=True)
+    for name in ("old-0123456789abcdef", ".converting-x", "mine"):
+        os.utime(models / name, (0, 0))
+    old, new = models / "old-0123456789abcdef", models / "new-0123456789abcdef"
+
+    assert unused_conversions(models, 0) == [old]
+    remove_conversion(old, 0)
+    remove_conversion(new, 0)
+
+    assert sorted(path.name for path in models.iterdir() if path.is_dir()) == [
+        ".converting-x",
+        "mine",
+        "new-0123456789abcdef",
+    ]
