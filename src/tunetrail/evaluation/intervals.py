@@ -14,7 +14,8 @@ from tunetrail.evaluation.comparison import (
     expanded_tail,
     least_differing,
 )
-from tunetrail.evaluation.metric import Array, Floats, Metric
+from tunetrail.evaluation.mean_intervals import ClusteredMean
+from tunetrail.evaluation.metric import Array, CountStatistic, Floats, Metric
 from tunetrail.evaluation.metrics import ANSWER_METRICS, ANSWER_SHARES, metric_named
 from tunetrail.evaluation.scores import Scores
 from tunetrail.evaluation.share_intervals import (
@@ -39,7 +40,8 @@ def metric_intervals(
     A metric that is a share or a mean of values from 0 to 1 has Wilson's score interval for as many
     independent examples as its clusters stand for (`clustered_share_interval`). Average precision
     has one on the scale of its logit. Other metrics have the expanded percentiles of resamples, as
-    in a comparison.
+    in a comparison, except for means of values without bounds, which have the bootstrap-t interval
+    (`ClusteredMean`).
 
     Metrics of written answers rest on the examples that have one.
 
@@ -90,7 +92,7 @@ def _intervals_of(
         return intervals
     cluster_of = _at_most(_MOST_CLUSTERS, cluster_of)
     clusters = int(cluster_of.max()) + 1
-    formulas = [metric.resampler(scores.per_example, cluster_of) for metric in resampled]
+    formulas = [_resampler(metric, scores, cluster_of) for metric in resampled]
     # One draw for all metrics: counting what was drawn takes longer than most formulas.
     blocks = [
         np.stack([formula(counts) for formula in formulas])
@@ -101,6 +103,13 @@ def _intervals_of(
         if interval is not None:
             intervals[metric.name] = interval
     return intervals
+
+
+def _resampler(metric: Metric, scores: Scores, cluster_of: Array) -> CountStatistic:
+    """Return what is computed on resamples: the metric, or the t statistic of an unbounded mean."""
+    if metric.is_unbounded_mean:
+        return ClusteredMean.of(scores.per_example[metric.name], cluster_of).t_statistics
+    return metric.resampler(scores.per_example, cluster_of)
 
 
 def _at_most(groups: int, cluster_of: Array) -> Array:
@@ -179,6 +188,10 @@ def _resampled_interval(
     # Where nearly all clusters have the same value, resamples hardly differ, and claim certainty.
     if _deviating_clusters(metric, scores, cluster_of) < least_differing(confidence):
         return None
+
+    if metric.is_unbounded_mean:
+        clustered_mean = ClusteredMean.of(scores.per_example[metric.name], cluster_of)
+        return clustered_mean.interval(resamples, confidence)
 
     weights = None if metric.weight is None else scores.per_example[metric.weight]
     independent = effective_clusters(weights, cluster_of)

@@ -43,6 +43,7 @@ class Metric:
         best: The best value that there is, also of a single example; None if there is none.
         ratio: For a ratio of sums from 0 to 1, such as the mean of such values: returns what is
             summed, numerators and denominators [2, examples]; None for other metrics.
+        is_unbounded_mean: Whether it is the mean of per-example values that may be anything.
         best_is_known: Whether the best value of an example is 1. If not, it is the best that
             occurs: a query with one right document has a precision@10 of at most 0.1.
         has_interval: Whether an interval can hold its true value.
@@ -61,6 +62,7 @@ class Metric:
     weight: str | None = None
     best: float | None = None
     ratio: Columns | None = None
+    is_unbounded_mean: bool = False
     best_is_known: bool = True
     has_interval: bool = True
     of_classes: bool = False
@@ -96,11 +98,15 @@ def sums_metric(columns: Columns, formula: Callable[[Floats], Floats], **fields:
 
 def share_metric(name: str, label: str, **fields: Any) -> Metric:
     """Return a metric that is the mean of per-example values from 0 to 1."""
-    return mean_metric(name, label, ratio=mean_columns(name), **fields)
+    return _mean_metric(name, label, ratio=mean_columns(name), **fields)
 
 
 def mean_metric(name: str, label: str, **fields: Any) -> Metric:
-    """Return a metric that is the mean of its per-example values."""
+    """Return a metric that is the mean of per-example values without bounds."""
+    return _mean_metric(name, label, is_unbounded_mean=True, **fields)
+
+
+def _mean_metric(name: str, label: str, **fields: Any) -> Metric:
     columns = mean_columns(name)
     return sums_metric(columns, ratio, name=name, label=label, reads=(name,), **fields)
 
