@@ -22,7 +22,7 @@ from tunetrail.evaluation.scores import (
     vector_scores,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 DATA_SETS = 1000
 """The standard error of a coverage of 95 % is then 0.7 points."""

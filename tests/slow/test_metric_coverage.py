@@ -18,7 +18,7 @@ from tunetrail.evaluation.scores import (
     scores_from,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 DATA_SETS = 2000
 """The standard error of a coverage of 95 % is then 0.5 points."""
