@@ -20,7 +20,8 @@ from tunetrail.plain_values import plain_values
 from tunetrail.samples import SampleKind, sample_kinds
 from tunetrail.stores.connection import json_text
 from tunetrail.stores.log_entries import CONVERSATION, END, FEEDBACK, LogEntry
-from tunetrail.stores.log_writer import LogWriter, spool_folder
+from tunetrail.stores.log_spool import spool_folder
+from tunetrail.stores.log_writer import LogWriter
 
 _LEAST_BUFFER = 100_000
 _log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from tunetrail.node import ModelTrainingNode, NodeConfig
 from tunetrail.pipeline.families import ALL_FAMILIES, requested_families
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.stores.database import DatabaseManager, RunState
-from tunetrail.stores.log_writer import deliver_left_entries, spool_folder
+from tunetrail.stores.log_spool import deliver_left_entries, spool_folder
 from tunetrail.stores.watched_sessions import LastRun
 
 STARTED_BY = "tunetrail watch"

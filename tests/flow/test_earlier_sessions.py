@@ -72,6 +72,7 @@ def database(trained_on_first: Path, workplace: Path) -> Iterator[DatabaseManage
         yield manager
 
 
+@pytest.mark.processes
 def test_execute_compares_on_the_test_rows_of_earlier_sessions(
     database: DatabaseManager,
     workplace: Path,
@@ -118,6 +119,7 @@ def test_execute_refuses_a_candidate_that_has_forgotten_an_earlier_session(
     assert train(lenient, database, "second")["deployment"]["decision"] == "promoted"
 
 
+@pytest.mark.processes
 def test_execute_leaves_out_benchmark_rows_that_the_candidate_has_learnt_from(
     database: DatabaseManager, workplace: Path, make_settings: Make
 ) -> None:
@@ -141,6 +143,7 @@ def test_execute_leaves_out_benchmark_rows_that_the_candidate_has_learnt_from(
     assert change["examples"] == len(kept) - learnt > 0
 
 
+@pytest.mark.processes
 def test_execute_keeps_no_benchmark_if_told_so(
     database: DatabaseManager, workplace: Path, make_settings: Make
 ) -> None:
@@ -154,6 +157,7 @@ def test_execute_keeps_no_benchmark_if_told_so(
     assert sessions == {"first"}
 
 
+@pytest.mark.processes
 def test_benchmark_rows_come_back_as_they_were(database: DatabaseManager) -> None:
     from tunetrail.pipeline.benchmark import Benchmark
     from tunetrail.pipeline.families import family_named

@@ -413,6 +413,7 @@ def test_execute_leaves_root_where_the_gate_refuses(
     assert [promotion.decision for promotion in database.promotions()] == ["refused"]
 
 
+@pytest.mark.processes
 def test_execute_asks_for_more_at_every_look_at_the_same_rows(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
@@ -464,6 +465,7 @@ def test_execute_trains_a_language_model_on_every_shape(
     assert results["results"]["steps"]["training"]["llm"]["steps"] == 3
 
 
+@pytest.mark.processes
 def test_execute_trains_a_language_model_without_adapters(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
@@ -533,6 +535,7 @@ def test_execute_learns_the_texts_of_a_session_with_preferences_and_names_the_ot
     assert "not learnt: 48 preference (llm.objective=preference learns them)" in caplog.text
 
 
+@pytest.mark.processes
 def test_execute_works_with_few_rows(
     database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows
 ) -> None:
@@ -583,6 +586,7 @@ def test_execute_records_a_loss_that_is_not_finite(
     check_failed(settings, database, "train/loss must be finite")
 
 
+@pytest.mark.processes
 def test_execute_records_a_learning_rate_that_is_too_high_or_ends_well(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:
@@ -598,6 +602,7 @@ def test_execute_records_a_learning_rate_that_is_too_high_or_ends_well(
         assert database.training_runs()[-1].state == "succeeded"
 
 
+@pytest.mark.processes
 def test_execute_records_a_root_whose_files_are_gone(
     database: DatabaseManager, session: str, workplace: Path, make_settings: Make
 ) -> None:

@@ -16,7 +16,8 @@ import pytest
 from tests.tracking import client_of
 
 from tunetrail import DatabaseManager
-from tunetrail.sweeps.study import JobState, SweepJob, SweepStudy
+from tunetrail.sweeps.study import SweepStudy
+from tunetrail.sweeps.sweep_job import JobState, SweepJob
 
 STEPS = 6
 

@@ -73,6 +73,7 @@ def database(trained_on_two: Path, workplace: Path) -> Iterator[DatabaseManager]
         yield manager
 
 
+@pytest.mark.processes
 def test_execute_replays_an_equal_share_of_each_earlier_session(
     database: DatabaseManager, workplace: Path, make_settings: Make
 ) -> None:
@@ -148,6 +149,7 @@ def test_no_near_duplicate_of_a_held_out_row_is_replayed(
     assert len(outcome.steps["training"]["replayed"]["twins_of_held_out"]) > 0
 
 
+@pytest.mark.processes
 def test_prepare_writes_the_rows_that_a_training_would_replay(
     database: DatabaseManager, workplace: Path, make_settings: Make
 ) -> None:
@@ -219,6 +221,7 @@ def test_replay_is_refused_if_root_knows_only_the_session_itself(
         train(settings, database, "second")
 
 
+@pytest.mark.processes
 def test_replay_is_refused_if_earlier_sessions_have_other_rows(
     database: DatabaseManager,
     workplace: Path,

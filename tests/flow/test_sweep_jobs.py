@@ -25,7 +25,9 @@ from tunetrail.stores.tracking import Tracker
 from tunetrail.sweeps.job import run_job
 from tunetrail.sweeps.objectives import check_objective
 from tunetrail.sweeps.space import Parameter, SearchSpace
-from tunetrail.sweeps.study import JobState, Objective, SweepJob, SweepStudy
+from tunetrail.sweeps.study import SweepStudy
+from tunetrail.sweeps.sweep_job import JobState, SweepJob
+from tunetrail.sweeps.sweep_plan import Objective
 from tunetrail.sweeps.winner import decide_sweep
 
 Make = Callable[..., Settings]

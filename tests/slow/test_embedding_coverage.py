@@ -15,12 +15,7 @@ from tunetrail.evaluation.health import health_values, pair_alignments, triplet_
 from tunetrail.evaluation.intervals import metric_intervals
 from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.ranking import labelled_document_scores, retrieval_scores
-from tunetrail.evaluation.scores import (
-    Scores,
-    similarity_scores,
-    unit_vectors,
-    vector_scores,
-)
+from tunetrail.evaluation.scores import Scores, similarity_scores, unit_vectors, vector_scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

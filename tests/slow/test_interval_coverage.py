@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tunetrail.evaluation.comparison import POWER, Comparison, compare
+from tunetrail.evaluation.language_scores import language_scores
 from tunetrail.evaluation.metric import Array, Floats
-from tunetrail.evaluation.scores import Scores, language_scores, scores_from
+from tunetrail.evaluation.scores import Scores, scores_from
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -10,13 +10,9 @@ import pytest
 from tests.slow.coverage import Draw, check_metrics, normal
 
 from tunetrail.evaluation.chrf import CHRF_MATCHES
+from tunetrail.evaluation.language_scores import language_scores, preference_scores
 from tunetrail.evaluation.metric import Array
-from tunetrail.evaluation.scores import (
-    Scores,
-    language_scores,
-    preference_scores,
-    scores_from,
-)
+from tunetrail.evaluation.scores import Scores, scores_from
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

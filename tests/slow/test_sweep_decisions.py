@@ -15,7 +15,9 @@ from tunetrail.deployment.gate import decide
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.metric import Floats
 from tunetrail.evaluation.scores import Scores, scores_from
-from tunetrail.sweeps.study import JobState, Objective, SweepJob, best_of
+from tunetrail.sweeps.study import best_of
+from tunetrail.sweeps.sweep_job import JobState, SweepJob
+from tunetrail.sweeps.sweep_plan import Objective
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from tunetrail.cli.results_table import print_results, where_to_look
 from tunetrail.cli.terminal import printable, say
-from tunetrail.sweeps.study import Objective, SweepJob
+from tunetrail.sweeps.sweep_job import SweepJob
+from tunetrail.sweeps.sweep_plan import Objective
 from tunetrail.sweeps.winner import SweepDecision, label_of
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tunetrail.evaluation.cross_validation import CrossValidationResult, corrected_interval
+from tunetrail.evaluation.cross_validation import CrossValidationResult
+from tunetrail.evaluation.fold_gain import corrected_interval
 from tunetrail.evaluation.metrics import metric_named
 from tunetrail.plain_values import plain_values
 

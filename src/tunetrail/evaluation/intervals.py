@@ -8,15 +8,15 @@ import pandas as pd
 from scipy.special import expit, logit
 from scipy.stats import t
 
-from tunetrail.evaluation.comparison import (
+from tunetrail.evaluation.mean_intervals import ClusteredMean
+from tunetrail.evaluation.metric import Array, CountStatistic, Floats, Metric
+from tunetrail.evaluation.metrics import ANSWER_METRICS, ANSWER_SHARES, metric_named
+from tunetrail.evaluation.resampling import (
     cluster_index,
     drawn_counts,
     expanded_tail,
     least_differing,
 )
-from tunetrail.evaluation.mean_intervals import ClusteredMean
-from tunetrail.evaluation.metric import Array, CountStatistic, Floats, Metric
-from tunetrail.evaluation.metrics import ANSWER_METRICS, ANSWER_SHARES, metric_named
 from tunetrail.evaluation.scores import Scores
 from tunetrail.evaluation.share_intervals import (
     Interval,

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tunetrail.evaluation.comparison import Comparison, cluster_index, compare
+from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.evaluation.example_rows import FOLD
 from tunetrail.evaluation.metric import Floats
 from tunetrail.evaluation.metrics import metric_named
+from tunetrail.evaluation.resampling import cluster_index
 from tunetrail.evaluation.scored_models import (
     ScoredModel,
     check_comparable,

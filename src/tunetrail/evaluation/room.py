@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tunetrail.evaluation.comparison import least_differing
 from tunetrail.evaluation.metrics import metric_named
+from tunetrail.evaluation.resampling import least_differing
 from tunetrail.evaluation.scores import Scores
 
 _ROUNDING = 1e-6

@@ -10,8 +10,8 @@ import pandas as pd
 
 from tunetrail.config import BASE
 from tunetrail.errors import UserError, did_you_mean
-from tunetrail.evaluation.cross_validation import ranks_in_fold
 from tunetrail.evaluation.example_rows import CANDIDATE, FOLD, TEST, ExampleRows
+from tunetrail.evaluation.fold_gain import ranks_in_fold
 from tunetrail.evaluation.metrics import ANSWER_METRICS, METRICS, metric_named
 from tunetrail.evaluation.scores import Scores, scores_from
 

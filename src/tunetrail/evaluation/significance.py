@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest, friedmanchisquare, rankdata, studentized_range
 
-from tunetrail.evaluation.comparison import cluster_index
 from tunetrail.evaluation.metric import Array, CountStatistic, Floats
 from tunetrail.evaluation.metrics import metric_named
+from tunetrail.evaluation.resampling import cluster_index
 from tunetrail.evaluation.scores import Scores
 
 _CELLS_AT_ONCE = 300_000

@@ -17,14 +17,14 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from tunetrail.errors import UserError
-from tunetrail.evaluation.comparison import (
+from tunetrail.evaluation.metric import Array, Floats
+from tunetrail.evaluation.metrics import metric_named
+from tunetrail.evaluation.resampling import (
     differing_clusters,
     drawn_counts,
     expanded_tail,
     least_differing,
 )
-from tunetrail.evaluation.metric import Array, Floats
-from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scores import Scores, unit_vectors
 
 LEAST_CLUSTERS = 20

@@ -136,10 +136,12 @@ def _packages() -> dict[str, str]:
     """Return the version of each installed package, by its normalised name."""
     packages: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
-        name = distribution.metadata["Name"]
+        # Read once: each access parses the whole description.
+        metadata = distribution.metadata
+        name = metadata["Name"]
         # A folder that a broken installation has left has no name.
         if name:
-            version = distribution.version + _origin(distribution)
+            version = metadata["Version"] + _origin(distribution)
             # The first one that Python finds is the one that it imports.
             packages.setdefault(name.lower().replace("_", "-"), version)
     return dict(sorted(packages.items()))

@@ -14,7 +14,6 @@ from tunetrail.config import PrivacyConfig
 from tunetrail.data.privacy.scrubber import Scrubber
 from tunetrail.data.rows import object_series, texts_of_rows
 from tunetrail.data.splits import Split
-from tunetrail.evaluation.cross_validation import OutOfFold
 from tunetrail.evaluation.embedding_map import (
     MAP_ARTIFACT,
     MOST_ROWS,
@@ -31,6 +30,7 @@ from tunetrail.evaluation.example_rows import (
     join_tables,
     write_example_rows,
 )
+from tunetrail.evaluation.fold_gain import OutOfFold
 from tunetrail.evaluation.scores import Scores
 from tunetrail.evaluation.slices import EMBEDDING_CLUSTER, embedding_clusters
 from tunetrail.fingerprints import value_fingerprint

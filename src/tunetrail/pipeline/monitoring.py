@@ -8,8 +8,8 @@ import numpy as np
 
 from tunetrail.config import AUTO, EvaluationConfig
 from tunetrail.errors import ConfigError, did_you_mean
+from tunetrail.evaluation.language_scores import language_scores, preference_scores, verdict_scores
 from tunetrail.evaluation.metrics import metric_named
-from tunetrail.evaluation.scores import language_scores, preference_scores, verdict_scores
 from tunetrail.evaluation.scoring import distinguishing_metrics, score_embedding
 from tunetrail.learning.tokens.chat import is_judged, is_preference
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY

@@ -11,13 +11,8 @@ import pandas as pd
 
 from tunetrail.config import EvaluationConfig
 from tunetrail.data.rows import texts_of_rows
-from tunetrail.evaluation.scores import (
-    UNSHARED_BYTES,
-    Scores,
-    language_scores,
-    preference_scores,
-    verdict_scores,
-)
+from tunetrail.evaluation.language_scores import language_scores, preference_scores, verdict_scores
+from tunetrail.evaluation.scores import UNSHARED_BYTES, Scores
 from tunetrail.evaluation.scoring import Needs, score_embedding
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.learning.embedding.learner import EmbeddingLearner

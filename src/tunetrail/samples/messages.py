@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tunetrail.errors import SampleError
+from tunetrail.samples.tool_calls import checked_json, is_filled, read_calls
 from tunetrail.samples.values import ROLES, as_list, checked_text, is_text, shortened
 
 ROLE_NAMES = {
@@ -42,11 +43,6 @@ def is_conversation(value: Any) -> bool:
     """Tell whether a value is a non-empty list of turns, each with a known role and a text."""
     turns = as_list(value)
     return bool(turns) and all(map(_is_turn, turns))
-
-
-def is_tool_list(value: Any) -> bool:
-    """Tell whether a value is the JSON text of a non-empty list, as `checked_tools` returns it."""
-    return is_text(value) and isinstance(_json_or_none(value), list)
 
 
 def has_answer(conversation: Any) -> bool:
@@ -129,22 +125,6 @@ def checked_turns(value: Any, column: str) -> list[dict[str, Any]]:
     ]
 
 
-def checked_tools(value: Any, column: str) -> str:
-    """Return tools that a model may call as JSON text: a non-empty list of their schemas.
-
-    Raises:
-        SampleError: The value isn't a list of objects, each with a name.
-    """
-    tools = _json_or_none(value) if isinstance(value, str) else value
-    schemas = as_list(tools)
-    if not schemas or not all(map(_tool_name, schemas)):
-        raise SampleError(
-            f"{column} must be a non-empty list of tools, each an object with a name, got "
-            f"{shortened(value)}. Remove the column if there are no tools."
-        )
-    return _checked_json([_plain_tool(schema) for schema in schemas], column)
-
-
 def preference_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a preference whose prompt or answers are lists of messages in a shape's columns.
 
@@ -225,17 +205,17 @@ def _checked_turn(turn: Any, place: str) -> dict[str, Any]:
     if role is None:
         raise SampleError(f"{place}.role must be one of {', '.join(ROLES)}, got {name!r}.")
 
-    media = next((key for key in _MEDIA_KEYS if _is_filled(turn.get(key))), None)
+    media = next((key for key in _MEDIA_KEYS if is_filled(turn.get(key))), None)
     if media is not None:
         raise SampleError(f"{place} must hold only text, got {media}. Leave the row out.")
 
-    calls = _read_calls(turn, place) if role == "assistant" else []
+    calls = read_calls(turn, place) if role == "assistant" else []
     content = "" if name == "function_call" and calls else _read_content(turn, role, place)
     message: dict[str, Any] = {"role": role, "content": content}
     if calls:
-        message["tool_calls"] = _checked_json(calls, f"{place}.tool_calls")
+        message["tool_calls"] = checked_json(calls, f"{place}.tool_calls")
     for key in ("tool_call_id", "name") if role == "tool" else ():
-        if _is_filled(turn.get(key)):
+        if is_filled(turn.get(key)):
             message[key] = checked_text(turn[key], f"{place}.{key}")
     if role == "assistant" and not _has_weight(turn, place):
         message["weight"] = 0.0
@@ -258,10 +238,10 @@ def _read_content(turn: Mapping[str, Any], role: str, place: str) -> str:
     content = turn.get("content")
     if content is None:
         content = turn.get("value")
-    if content is None and _is_filled(turn.get("refusal")):
+    if content is None and is_filled(turn.get("refusal")):
         content = turn["refusal"]
     # Neither an assistant that only calls a tool nor a tool without output says anything.
-    has_calls = _is_filled(turn.get("tool_calls")) or _is_filled(turn.get("function_call"))
+    has_calls = is_filled(turn.get("tool_calls")) or is_filled(turn.get("function_call"))
     if content is None and (role == "tool" or (role == "assistant" and has_calls)):
         content = ""
     if content is None:
@@ -272,7 +252,7 @@ def _read_content(turn: Mapping[str, Any], role: str, place: str) -> str:
     text = _joined_parts(content_parts, place) if is_parts else checked_text(content, _field(place))
     if role == "assistant":
         for key in _REASONING_KEYS:
-            if _is_filled(turn.get(key)) and THOUGHTS_END not in text:
+            if is_filled(turn.get(key)) and THOUGHTS_END not in text:
                 thoughts = checked_text(turn[key], f"{place}.{key}").strip("\n")
                 return f"{THOUGHTS_BEGIN}\n{thoughts}\n{THOUGHTS_END}\n\n{text}"
     return text
@@ -301,67 +281,6 @@ def _joined_parts(content_parts: list[Any], place: str) -> str:
     return "\n".join(texts)
 
 
-def _read_calls(turn: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
-    calls = turn.get("tool_calls")
-    if isinstance(calls, str) and calls.strip():
-        calls = _json_or_none(calls)
-    if _is_filled(turn.get("function_call")):  # OpenAI's older notation
-        calls = [turn["function_call"]]
-    elif turn.get("from") == "function_call":  # ShareGPT's
-        calls = _json_or_none(turn.get("value"))
-        # Text that isn't JSON stays text.
-        if calls is None:
-            return []
-        calls = calls if isinstance(calls, list) else [calls]
-    if not _is_filled(calls):
-        return []
-
-    plain = [_plain_call(call) for call in as_list(calls)]
-    if not plain or None in plain:
-        raise SampleError(
-            f"{place}.tool_calls must be a list of calls, each with the name of a function, got "
-            f"{shortened(calls)}."
-        )
-    return [call for call in plain if call is not None]
-
-
-def _plain_call(call: Any) -> dict[str, Any] | None:
-    """Return a call in OpenAI's notation with its arguments as an object, None if it is none."""
-    if not isinstance(call, Mapping):
-        return None
-    # Older logs put the name and the arguments into the call itself.
-    nested = call.get("function")
-    function = nested if isinstance(nested, Mapping) else call
-    name = function.get("name")
-    if not isinstance(name, str) or not name:
-        return None
-
-    arguments = function.get("arguments", function.get("parameters"))
-    if isinstance(arguments, str):
-        # Chat templates write objects themselves; a text would be quoted twice.
-        parsed = _json_or_none(arguments)
-        arguments = parsed if isinstance(parsed, dict) else arguments
-    plain = {
-        "type": "function",
-        "function": {"name": name, "arguments": {} if arguments is None else arguments},
-    }
-    return {"id": str(call["id"]), **plain} if call.get("id") is not None else plain
-
-
-def _tool_name(schema: Any) -> Any:
-    if not isinstance(schema, Mapping):
-        return None
-    function = schema.get("function")
-    return (function if isinstance(function, Mapping) else schema).get("name")
-
-
-def _plain_tool(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tool in OpenAI's notation, which chat templates expect."""
-    if isinstance(schema.get("function"), Mapping):
-        return {"type": "function", **schema}
-    return {"type": "function", "function": dict(schema)}
-
-
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
@@ -375,27 +294,5 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-def _is_filled(value: Any) -> bool:
-    return value is not None and str(value).strip() not in ("", "[]", "{}", "nan")
-
-
-def _json_or_none(text: Any) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, TypeError, RecursionError):
-        return None
-
-
 def _json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _checked_json(value: Any, place: str) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (RecursionError, ValueError, TypeError) as error:
-        raise SampleError(
-            f"{place} must be plain JSON that isn't nested too deeply, but can't be written as "
-            "JSON. Leave the row out."
-        ) from error
-    return checked_text(text, place)

@@ -14,12 +14,7 @@ from typing import Any
 
 from tunetrail.errors import SampleError, did_you_mean
 from tunetrail.plain_values import json_string, plain_chat_as_json, texts_as_json
-from tunetrail.samples.messages import (
-    checked_messages,
-    checked_tools,
-    checked_turns,
-    preference_columns,
-)
+from tunetrail.samples.messages import checked_messages, checked_turns, preference_columns
 from tunetrail.samples.shapes import (
     COMMON_COLUMNS,
     GROUP_COLUMN,
@@ -34,6 +29,7 @@ from tunetrail.samples.shapes import (
     shapes_of_kind,
 )
 from tunetrail.samples.timestamps import checked_timestamp
+from tunetrail.samples.tool_calls import checked_tools
 from tunetrail.samples.typing import is_converted, typed_value
 from tunetrail.samples.values import (
     checked_group,

@@ -17,7 +17,9 @@ from tunetrail.stores.tracking import TrackedRun, Tracker, shown_uri
 from tunetrail.sweeps.launchers import slots_of
 from tunetrail.sweeps.launchers.base import JobLauncher
 from tunetrail.sweeps.space import SearchSpace
-from tunetrail.sweeps.study import JobState, Objective, SweepJob, SweepStudy
+from tunetrail.sweeps.study import SweepStudy
+from tunetrail.sweeps.sweep_job import JobState, SweepJob
+from tunetrail.sweeps.sweep_plan import Objective
 
 logger = logging.getLogger(__name__)
 

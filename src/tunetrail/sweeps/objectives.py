@@ -16,7 +16,7 @@ from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.requests import check_sessions, single_family, summaries_of
 from tunetrail.pipeline.session_rows import training_frames
 from tunetrail.stores.database import DatabaseManager, SessionSummary
-from tunetrail.sweeps.study import Objective
+from tunetrail.sweeps.sweep_plan import Objective
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,9 @@ from tunetrail.reporting.charts import (
     new_figure,
     style_axes,
 )
-from tunetrail.sweeps.study import SweepJob, SweepStudy
+from tunetrail.sweeps.study import SweepStudy
 from tunetrail.sweeps.summary import SweepSummary, shown_overrides
+from tunetrail.sweeps.sweep_job import SweepJob
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

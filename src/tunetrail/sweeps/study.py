@@ -6,17 +6,13 @@ trial of the study is a job of the sweep, with the same number.
 """
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Self
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from tunetrail.config import SearchConfig
@@ -25,104 +21,14 @@ from tunetrail.stores.database import DatabaseManager
 from tunetrail.sweeps.samplers import make_pruner, make_sampler
 from tunetrail.sweeps.space import SearchSpace, Value
 from tunetrail.sweeps.storage import study_storage
-
-
-class JobState(StrEnum):
-    """The state of a job."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    FINISHED = "finished"
-    PRUNED = "pruned"
-    FAILED = "failed"
-
+from tunetrail.sweeps.sweep_job import JobState, SweepJob
+from tunetrail.sweeps.sweep_plan import Objective, SweepPlan
 
 _ENDED = {
     TrialState.COMPLETE: JobState.FINISHED,
     TrialState.PRUNED: JobState.PRUNED,
     TrialState.FAIL: JobState.FAILED,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Objective:
-    """A metric of the validation rows by which jobs are compared."""
-
-    name: str
-    higher_is_better: bool
-
-    @property
-    def direction(self) -> StudyDirection:
-        """The direction in Optuna's words."""
-        return StudyDirection.MAXIMIZE if self.higher_is_better else StudyDirection.MINIMIZE
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepJob:
-    """A job as the study knows it.
-
-    Attributes:
-        number: The number within the sweep, from 0.
-        overrides: What distinguishes it from the other jobs, as on the command line.
-        state: The state. A job whose process died is `running` until the sweep is resumed.
-        values: The objectives' values if it finished, in the order of the objectives.
-        interval: The 95 % interval of the first objective, if there is one.
-        mlflow_run_id: The id of its run in MLflow, once it has one.
-        reason: Why it was pruned or failed.
-        seconds: How long it took, if it ended.
-        steps: The optimizer steps that it trained, if it ended.
-    """
-
-    number: int
-    overrides: tuple[str, ...]
-    state: JobState
-    values: tuple[float, ...] | None
-    interval: tuple[float, float] | None
-    mlflow_run_id: str | None
-    reason: str | None
-    seconds: float | None
-    steps: int | None
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing is left to do for the job."""
-        return self.state not in (JobState.WAITING, JobState.RUNNING)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepPlan:
-    """What a sweep was started with.
-
-    Attributes:
-        objectives: The metrics that jobs are compared by, the most important one first.
-        search: How combinations are chosen and jobs are pruned.
-        space: The parameters that vary.
-        overrides: What the sweep was started with, without passwords.
-    """
-
-    objectives: tuple[Objective, ...]
-    search: SearchConfig
-    space: SearchSpace
-    overrides: tuple[str, ...]
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return the plan as plain JSON values."""
-        return {
-            "objectives": [dataclasses.asdict(objective) for objective in self.objectives],
-            "search": dataclasses.asdict(self.search),
-            "space": self.space.to_plain(),
-            "overrides": list(self.overrides),
-        }
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """Return the plan that `to_plain` gave."""
-        return cls(
-            objectives=tuple(Objective(**objective) for objective in plain["objectives"]),
-            search=SearchConfig(**plain["search"]),
-            space=SearchSpace.from_plain(plain["space"]),
-            overrides=tuple(plain["overrides"]),
-        )
 
 
 class SweepStudy:

@@ -23,7 +23,9 @@ from tunetrail.scratch import scratch_folder
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.ledger import PromotionRecord
 from tunetrail.stores.tracking import TrackedRun
-from tunetrail.sweeps.study import JobState, Objective, SweepJob, SweepStudy
+from tunetrail.sweeps.study import SweepStudy
+from tunetrail.sweeps.sweep_job import JobState, SweepJob
+from tunetrail.sweeps.sweep_plan import Objective
 
 logger = logging.getLogger(__name__)
 

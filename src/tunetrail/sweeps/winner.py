@@ -13,8 +13,10 @@ from tunetrail.stores.database import DatabaseManager, RunState
 from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 from tunetrail.stores.tracking import Tracker
 from tunetrail.sweeps.job import candidates_of, remove_folders
-from tunetrail.sweeps.study import JobState, Objective, SweepJob, SweepStudy
+from tunetrail.sweeps.study import SweepStudy
 from tunetrail.sweeps.summary import try_to_write_summary
+from tunetrail.sweeps.sweep_job import JobState, SweepJob
+from tunetrail.sweeps.sweep_plan import Objective
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,9 @@ from tunetrail.evaluation.answers import (
     with_answers,
 )
 from tunetrail.evaluation.intervals import metric_intervals
+from tunetrail.evaluation.language_scores import language_scores
 from tunetrail.evaluation.metrics import metric_named
-from tunetrail.evaluation.scores import Scores, language_scores
+from tunetrail.evaluation.scores import Scores
 from tunetrail.evaluation.share_intervals import Interval, share_interval
 
 WORDS = st.lists(

@@ -7,14 +7,10 @@ import pytest
 from scipy.stats import norm, t
 
 from tunetrail.evaluation.comparison import Comparison, compare
+from tunetrail.evaluation.language_scores import language_scores
 from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.metrics import metric_named
-from tunetrail.evaluation.scores import (
-    Scores,
-    language_scores,
-    similarity_scores,
-    vector_scores,
-)
+from tunetrail.evaluation.scores import Scores, similarity_scores, vector_scores
 
 
 def scored(values: Array) -> Scores:
@@ -123,7 +119,7 @@ def test_compare_in_blocks_covers_all_samples(monkeypatch: pytest.MonkeyPatch) -
 
     whole = compare(a, b, **OPTIONS)
 
-    monkeypatch.setattr("tunetrail.evaluation.comparison._CELLS_AT_ONCE", 1700)
+    monkeypatch.setattr("tunetrail.evaluation.resampling._CELLS_AT_ONCE", 1700)
     assert compare(a, b, **OPTIONS) == whole
 
 

@@ -13,13 +13,9 @@ from tunetrail.evaluation.error_analysis import (
     row_quality,
 )
 from tunetrail.evaluation.example_rows import ExampleRows, ScoredRun, example_table
+from tunetrail.evaluation.language_scores import language_scores, preference_scores
 from tunetrail.evaluation.ranking import labelled_document_scores, retrieval_scores
-from tunetrail.evaluation.scores import (
-    Scores,
-    language_scores,
-    preference_scores,
-    similarity_scores,
-)
+from tunetrail.evaluation.scores import Scores, similarity_scores
 
 # The documents 0, 1, 2, ... lie on the axes, and each query finds the document of its own axis.
 AXES = np.eye(6)

@@ -19,8 +19,9 @@ from tunetrail.evaluation.example_rows import (
     read_example_rows,
     write_example_rows,
 )
+from tunetrail.evaluation.language_scores import language_scores
 from tunetrail.evaluation.ranking import retrieval_scores
-from tunetrail.evaluation.scores import Scores, language_scores, similarity_scores
+from tunetrail.evaluation.scores import Scores, similarity_scores
 
 
 def vectors(seed: int, rows: int) -> np.ndarray:

@@ -11,17 +11,13 @@ from tunetrail.errors import UserError
 from tunetrail.evaluation.comparison import compare
 from tunetrail.evaluation.comparison_page import comparison_page
 from tunetrail.evaluation.comparison_plots import comparison_figures
-from tunetrail.evaluation.cross_validation import paired_gain, pool_folds
 from tunetrail.evaluation.example_rows import CANDIDATE, FOLD, REFERENCE, ExampleRows, ScoredRun
+from tunetrail.evaluation.fold_gain import paired_gain, pool_folds
+from tunetrail.evaluation.language_scores import language_scores
 from tunetrail.evaluation.metric import Floats
 from tunetrail.evaluation.model_comparison import ModelComparison, compare_models
 from tunetrail.evaluation.scored_models import ScoredModel, same_rows
-from tunetrail.evaluation.scores import (
-    Scores,
-    language_scores,
-    scores_from,
-    similarity_scores,
-)
+from tunetrail.evaluation.scores import Scores, scores_from, similarity_scores
 from tunetrail.reporting.charts import png
 
 ROWS = 60

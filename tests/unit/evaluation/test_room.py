@@ -3,8 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tunetrail.evaluation.language_scores import language_scores
 from tunetrail.evaluation.room import lack_of_room
-from tunetrail.evaluation.scores import Scores, language_scores, scores_from
+from tunetrail.evaluation.scores import Scores, scores_from
 
 
 def ranked(values: list[float]) -> Scores:

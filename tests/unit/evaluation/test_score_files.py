@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from pyarrow.lib import ArrowException
 
+from tunetrail.evaluation.language_scores import language_scores
 from tunetrail.evaluation.score_files import read_scores, write_scores
-from tunetrail.evaluation.scores import Scores, language_scores, scores_from
+from tunetrail.evaluation.scores import Scores, scores_from
 
 
 def ranked() -> Scores:

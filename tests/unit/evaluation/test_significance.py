@@ -9,8 +9,9 @@ from scipy.stats import (
     wilcoxon,
 )
 
+from tunetrail.evaluation.language_scores import language_scores
 from tunetrail.evaluation.metric import Array
-from tunetrail.evaluation.scores import Scores, language_scores, scores_from
+from tunetrail.evaluation.scores import Scores, scores_from
 from tunetrail.evaluation.significance import (
     bonferroni_confidence,
     cohens_d,

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from tunetrail.errors import UserError
-from tunetrail.evaluation.scores import Scores, language_scores, scores_from, similarity_scores
+from tunetrail.evaluation.language_scores import language_scores
+from tunetrail.evaluation.scores import Scores, scores_from, similarity_scores
 from tunetrail.evaluation.slices import (
     COLUMNS,
     attributes_of,

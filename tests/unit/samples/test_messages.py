@@ -8,14 +8,13 @@ from tunetrail.errors import SampleError
 from tunetrail.samples import SampleKind, parse_sample
 from tunetrail.samples.messages import (
     checked_messages,
-    checked_tools,
     has_answer,
     is_conversation,
-    is_tool_list,
     map_json_texts,
     map_texts,
     without_absent,
 )
+from tunetrail.samples.tool_calls import is_tool_list
 
 QUESTION = {"role": "user", "content": "Weather in Oslo?"}
 CALL = {
@@ -43,30 +42,6 @@ def test_an_answer_is_an_assistant_turn_with_text_or_a_call_that_is_learnt() -> 
     assert has_answer([QUESTION, {**blank, "tool_calls": "[...]"}])
     assert not has_answer([QUESTION, blank])
     assert not has_answer([QUESTION, {**ANSWER, "weight": 0.0}])
-
-
-@pytest.mark.parametrize(
-    "calling",
-    [
-        CALLING,
-        {**CALLING, "content": None},
-        {"role": "assistant", "tool_calls": json.dumps([CALL])},
-        {**CALLING, "tool_calls": [{"id": "1", "name": "weather", "arguments": {"town": "Oslo"}}]},
-        {
-            **CALLING,
-            "tool_calls": [
-                {**CALL, "function": {"name": "weather", "arguments": '{"town": "Oslo"}'}}
-            ],
-        },
-    ],
-)
-def test_calls_in_every_notation_are_stored_as_openai_writes_them(calling: dict[str, Any]) -> None:
-    tool = {"role": "tool", "tool_call_id": "1", "name": "weather", "content": "4"}
-
-    messages = checked_messages([QUESTION, calling, tool, ANSWER], "messages")
-
-    assert json.loads(messages[1].pop("tool_calls")) == [CALL]
-    assert messages == [QUESTION, {"role": "assistant", "content": ""}, tool, ANSWER]
 
 
 def test_sharegpt_messages_are_the_same_conversation() -> None:
@@ -127,17 +102,6 @@ def test_text_parts_are_joined_and_reasoning_becomes_thoughts() -> None:
 def test_what_is_no_text_is_named(messages: list[Any], reason: str) -> None:
     with pytest.raises(SampleError, match=reason):
         checked_messages(messages, "messages")
-
-
-def test_tools_are_stored_in_openais_notation() -> None:
-    schema = {"name": "weather", "parameters": {"type": "object"}}
-    stored = json.dumps([{"type": "function", "function": schema}])
-
-    assert checked_tools([schema], "tools") == stored == checked_tools(stored, "tools")
-    assert is_tool_list(stored) and not is_tool_list("weather")
-    for value in ("weather", [], ["weather"], [{}], 5):
-        with pytest.raises(SampleError, match="tools must be a non-empty list of tools"):
-            checked_tools(value, "tools")
 
 
 def test_texts_in_calls_are_changed_where_they_are() -> None:

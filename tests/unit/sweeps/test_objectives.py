@@ -7,17 +7,14 @@ import numpy as np
 import pytest
 
 from tunetrail.errors import SampleError
-from tunetrail.evaluation.cross_validation import (
-    CrossValidationResult,
-    cross_validate,
-    paired_gain,
-)
+from tunetrail.evaluation.cross_validation import CrossValidationResult, cross_validate
+from tunetrail.evaluation.fold_gain import paired_gain
 from tunetrail.evaluation.scores import Scores, scores_from
 from tunetrail.evaluation.share_intervals import Interval
 from tunetrail.pipeline import Outcome, OutcomeState
 from tunetrail.pipeline.stages.score_validation import ValidationScores
 from tunetrail.sweeps.objectives import interval_of, measure
-from tunetrail.sweeps.study import Objective
+from tunetrail.sweeps.sweep_plan import Objective
 
 VALIDATION = ValidationScores(
     metric="ndcg_at_10",

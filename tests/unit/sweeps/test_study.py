@@ -11,7 +11,9 @@ from tunetrail.config import SearchConfig
 from tunetrail.errors import TrainingError, UserError
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.sweeps.space import Parameter, SearchSpace
-from tunetrail.sweeps.study import JobState, Objective, SweepStudy
+from tunetrail.sweeps.study import SweepStudy
+from tunetrail.sweeps.sweep_job import JobState
+from tunetrail.sweeps.sweep_plan import Objective
 
 NDCG = Objective(name="ndcg_at_10", higher_is_better=True)
 LOSS = Objective(name="loss", higher_is_better=False)

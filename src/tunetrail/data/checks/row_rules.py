@@ -15,8 +15,9 @@ from tunetrail.data.checks.catalog import is_active
 from tunetrail.data.rows import texts_of
 from tunetrail.data.texts import encoding
 from tunetrail.samples import ColumnType, column_type, shape_named
-from tunetrail.samples.messages import has_answer, is_conversation, is_tool_list, turn_text
+from tunetrail.samples.messages import has_answer, is_conversation, turn_text
 from tunetrail.samples.timestamps import is_timestamp
+from tunetrail.samples.tool_calls import is_tool_list
 from tunetrail.samples.values import (
     is_finite_number,
     is_text,

@@ -32,7 +32,8 @@ from tunetrail.data.lengths import MeasuredRows, TokenCounter, measure_lengths
 from tunetrail.data.privacy import Scrubber
 from tunetrail.data.rows import set_aside_frame, texts_of_rows
 from tunetrail.data.texts.language import detect
-from tunetrail.data.twins.sketches import RowSketches, sketch_rows
+from tunetrail.data.twins.sketches import RowSketches
+from tunetrail.data.twins.sketching import sketch_rows
 from tunetrail.fingerprints import files_fingerprint, value_fingerprint
 from tunetrail.plain_values import plain_values
 from tunetrail.samples import SampleKind

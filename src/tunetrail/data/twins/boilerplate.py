@@ -8,11 +8,12 @@ it depends neither on the order of the rows nor on the chunks.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from tunetrail.data.twins.gaps import FEWEST_TEXTS, CoveredWords, Mask, Slots, shingle_buckets
 from tunetrail.data.twins.shingles import (
     Hashes,
     Integers,
@@ -21,7 +22,6 @@ from tunetrail.data.twins.shingles import (
     ragged,
     spaced,
     spans,
-    word_shingles,
 )
 
 _LEVELS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
@@ -30,8 +30,6 @@ _LEVELS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 A text is stripped at the highest level that does it. At the lowest one, an instruction of 45 words
 would take phrases of the messages with it that a dozen rows have in common.
 """
-_FEWEST_TEXTS = 10
-"""Fewer texts than this have no boilerplate; the limit of large clusters in `sides` is the same."""
 _FEWEST_WORDS = 9
 """Eight words with a gap are a short form, which `TextIndex.one_word_pairs` takes care of."""
 _STRIPPED_SHARE = 0.5
@@ -45,8 +43,6 @@ Its near-duplicate may have a little less boilerplate than `_STRIPPED_SHARE`.
 # Shingles are counted by the first bits of their hashes, 32 buckets for each word or 4 million.
 _MOST_BITS = 22
 _BITS_ABOVE_WORDS = 5
-# Few texts have boilerplate, and the words around their gaps are few again.
-_SLOT_BITS = 18
 _WORDS_AT_ONCE = 1 << 19
 # Words are looked up by the upper bits of their hashes.
 _WORD_BITS = 20
@@ -59,10 +55,7 @@ of these have it happens once in 2e13 cases (Chernoff bound). The limits hold fo
 shingle of just about 1 % may fall on either side of the lowest one.
 """
 
-_CONTEXT = 4
-"""Words that say where a gap is; boilerplate is in runs of at least as many."""
 
-Mask = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
 
 
@@ -160,7 +153,7 @@ def find_boilerplate(
     """
     whole = _sample(keys, whole)
     sample = np.union1d(whole, _sample(keys, texts))
-    limits = [max(_FEWEST_TEXTS, math.ceil(level * len(whole))) for level in _LEVELS]
+    limits = [max(FEWEST_TEXTS, math.ceil(level * len(whole))) for level in _LEVELS]
     # In small sessions, the lower levels are all the same.
     limits = sorted(set(limits), reverse=True)
     rows_with, sample = _rows_with_shingles(words, whole, sample, limits[-1])
@@ -172,12 +165,12 @@ def find_boilerplate(
         if not len(remaining) or not is_common.any():
             continue
         # What is usual is learnt first, and then what of each text is its own.
-        slots = _Slots()
+        slots = Slots()
         for block in words.blocks(sample):
-            slots.count(_Covered.of(words.of(block), is_common))
+            slots.count(CoveredWords.of(words.of(block), is_common))
         is_left = np.ones(len(words.counts), dtype=bool)
         for block in words.blocks(remaining):
-            stripped.append(_strip(block, _Covered.of(words.of(block), is_common), slots))
+            stripped.append(_strip(block, CoveredWords.of(words.of(block), is_common), slots))
             is_left[stripped[-1].numbers] = False
         remaining, sample = remaining[is_left[remaining]], sample[is_left[sample]]
 
@@ -202,7 +195,7 @@ def _strippable(words: TextWords, texts: Integers, sample: Integers, is_common: 
         return texts[:0]
     in_boilerplate = np.zeros(1 << _WORD_BITS, dtype=bool)
     for block in words.blocks(sample):
-        covered = _Covered.of(words.of(block), is_common)
+        covered = CoveredWords.of(words.of(block), is_common)
         in_boilerplate[_word_buckets(covered.words)[covered.is_covered]] = True
 
     strippable = []
@@ -244,7 +237,7 @@ def _rows_with_shingles(
     occurrences = np.zeros(1 << bits, dtype=np.int32)
     for block in words.blocks(whole):
         # A 1 of another type than the table's would make this 20 times as slow.
-        np.add.at(occurrences, _buckets(words.of(block), bits)[0], np.int32(1))
+        np.add.at(occurrences, shingle_buckets(words.of(block), bits)[0], np.int32(1))
     may_be_common = occurrences >= limit
     if not may_be_common.any():
         return rows_with, texts[:0]
@@ -253,7 +246,7 @@ def _rows_with_shingles(
     is_whole[whole] = True
     candidates = []
     for block in words.blocks(texts):
-        buckets, text = _buckets(words.of(block), bits)
+        buckets, text = shingle_buckets(words.of(block), bits)
         likely = may_be_common[buckets]
         buckets, text = buckets[likely], text[likely]
         # Nine words are seven shingles in one run, and fewer in several.
@@ -273,137 +266,7 @@ def _bucket_bits(words: TextWords, texts: Integers) -> int:
     return min(_MOST_BITS, total_words.bit_length() + _BITS_ABOVE_WORDS)
 
 
-def _bits(table: npt.NDArray[Any]) -> int:
-    """Return the number of bits that name a bucket of the table."""
-    return len(table).bit_length() - 1
-
-
-def _buckets(words: Ragged, bits: int) -> tuple[Integers, Integers]:
-    """Return the bucket and the text of each shingle."""
-    shingles = word_shingles(words)
-    buckets = (shingles.values >> np.uint64(64 - bits)).astype(np.int64)
-    return buckets, np.repeat(np.arange(len(words.counts)), shingles.counts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Covered:
-    """Which words of some texts are boilerplate: `is_covered`, one value for each word."""
-
-    words: Ragged
-    text: Integers
-    is_covered: Mask
-
-    @classmethod
-    def of(cls, words: Ragged, is_common: Mask) -> "_Covered":
-        """Return which words lie in runs of common shingles."""
-        buckets, text = _buckets(words, _bits(is_common))
-        common = is_common[buckets]
-        in_run = np.zeros(len(common), dtype=bool)
-        follows = common[1:] & common[:-1] & (text[1:] == text[:-1])
-        in_run[1:] |= follows
-        in_run[:-1] |= follows
-
-        shingle_counts = np.maximum(words.counts - 2, 0)
-        first_word = spans(words.starts[:-1], shingle_counts)[in_run]
-        is_covered = np.zeros(len(words.values), dtype=bool)
-        for offset in range(3):
-            is_covered[first_word + offset] = True
-        all_texts = np.repeat(np.arange(len(words.counts)), words.counts)
-        return cls(words=words, text=all_texts, is_covered=is_covered)
-
-    def begins_gap(self) -> Mask:
-        """Return a mask of the words that begin a gap in the boilerplate."""
-        goes_on = (~self.is_covered[:-1]) & (self.text[1:] == self.text[:-1])
-        return np.asarray(~self.is_covered & ~np.append(False, goes_on), dtype=bool)
-
-
-class _Slots:
-    """Counts how often the same four words of boilerplate stand before, or after, a gap.
-
-    An edit in the last words before a gap makes it begin too early. So gaps are also counted up to
-    four words away from the context: a copy's early gap is known by where the others' gaps begin.
-    """
-
-    def __init__(self) -> None:
-        self._all = np.zeros(1 << _SLOT_BITS, dtype=np.int64)
-        # By distance, then before a gap and after one.
-        self._with_gap = np.zeros((_CONTEXT + 1, 2, 1 << _SLOT_BITS), dtype=np.int64)
-
-    def count(self, covered: _Covered) -> None:
-        """Add the texts of a block."""
-        buckets, is_context = _contexts(covered)
-        self._all += np.bincount(buckets[is_context], minlength=1 << _SLOT_BITS)
-        after, before = _gaps_of_contexts(covered)
-        after, before = after & is_context, before & is_context
-        for counts in self._with_gap:
-            for side, has_gap in enumerate((after, before)):
-                counts[side] += np.bincount(buckets[has_gap], minlength=1 << _SLOT_BITS)
-            # The next context is one word nearer to the gap.
-            after = _shifted(after, 1) & is_context
-            before = np.append(False, before[:-1]) & is_context
-
-    def words_in_slots(self, covered: _Covered) -> tuple[Mask, Mask]:
-        """Return the words in gaps that most rows with the same boilerplate have.
-
-        Returns:
-            A mask of the words that fill the gaps, and one of edited boilerplate next to them.
-        """
-        buckets, is_context = _contexts(covered)
-        after, before = _gaps_of_contexts(covered)
-        is_usual = (self._with_gap >= _FEWEST_TEXTS) & (2 * self._with_gap >= self._all)
-
-        # Both ends of a gap stand for all of its words.
-        begins = covered.begins_gap()
-        gap = np.where(covered.is_covered, 0, np.cumsum(begins))
-        length = np.bincount(gap)
-        is_slot = np.zeros(len(length), dtype=bool)
-        edited_before, edited_after = np.zeros((2, len(length)), dtype=np.int64)
-        # A context at i covers the words up to i + 3: a gap begins after it, or ends before it.
-        first = np.flatnonzero(is_context & after)
-        last = np.flatnonzero(is_context & before)
-        # The nearest usual place decides, so it comes last.
-        for distance in reversed(range(_CONTEXT + 1)):
-            opened = gap[first[is_usual[distance, 0][buckets[first]]] + _CONTEXT]
-            closed = gap[last[is_usual[distance, 1][buckets[last]]] - 1]
-            is_slot[opened] = is_slot[closed] = True
-            edited_before[opened], edited_after[closed] = distance, distance
-        is_slot[0] = False
-
-        position = np.arange(len(gap))
-        rank = position - np.maximum.accumulate(np.where(begins, position, 0))
-        is_own = (rank >= edited_before[gap]) & (rank < (length - edited_after)[gap])
-        return is_slot[gap] & is_own, is_slot[gap] & ~is_own
-
-
-def _contexts(covered: _Covered) -> tuple[Integers, Mask]:
-    """Return the bucket of the four words from each word on, and whether all are boilerplate."""
-    size = len(covered.is_covered)
-    hashes, is_context = np.zeros(size, dtype=np.uint64), np.ones(size, dtype=bool)
-    for offset in range(_CONTEXT):
-        hashes = mixed(hashes + _shifted(covered.words.values, offset))
-        is_context &= _shifted(covered.is_covered, offset)
-        is_context &= _shifted(covered.text + 1, offset) == covered.text + 1
-    return (hashes >> np.uint64(64 - _SLOT_BITS)).astype(np.int64), is_context
-
-
-def _gaps_of_contexts(covered: _Covered) -> tuple[Mask, Mask]:
-    """Tell of the four words from each on whether a gap follows them, or comes before them."""
-    is_gap = ~covered.is_covered
-    same_after = _shifted(covered.text + 1, _CONTEXT) == covered.text + 1
-    same_before = np.append(False, covered.text[1:] == covered.text[:-1])
-    gap_after = _shifted(is_gap, _CONTEXT) & same_after
-    gap_before = np.append(False, is_gap[:-1]) & same_before
-    return gap_after, gap_before
-
-
-def _shifted(values: npt.NDArray[Any], offset: int) -> npt.NDArray[Any]:
-    """Return the value `offset` positions later at each position, 0 after the end."""
-    shifted = np.zeros_like(values)
-    shifted[: len(values) - offset] = values[offset:]
-    return shifted
-
-
-def _strip(texts: Integers, covered: _Covered, slots: _Slots) -> _StrippedTexts:
+def _strip(texts: Integers, covered: CoveredWords, slots: Slots) -> _StrippedTexts:
     """Return the texts of a block that are stripped."""
     words, starts = covered.words, covered.words.starts[:-1]
     in_slot, is_edited = slots.words_in_slots(covered)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tunetrail.data.twins.boilerplate import Mask, TextWords
+from tunetrail.data.twins.boilerplate import TextWords
+from tunetrail.data.twins.gaps import Mask
 from tunetrail.data.twins.shingles import Hashes, Integers, Ragged, combined, mixed, ragged, spans
 
 _PAIRS_AT_ONCE = 1 << 12

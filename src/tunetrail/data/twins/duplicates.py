@@ -20,7 +20,8 @@ from tunetrail.data.twins.near_duplicates import ComparedRows, representatives
 from tunetrail.data.twins.near_pairs import Mask, Pairs, components, connecting_pairs, join_pairs
 from tunetrail.data.twins.shingles import Integers, combined
 from tunetrail.data.twins.shingles import normalized as normalized
-from tunetrail.data.twins.sketches import KINDS, RowSketches, sketch_rows
+from tunetrail.data.twins.sketches import KINDS, RowSketches
+from tunetrail.data.twins.sketching import sketch_rows
 from tunetrail.data.twins.text_index import TextIndex
 from tunetrail.paths import made_folder
 from tunetrail.scratch import scratch_folder

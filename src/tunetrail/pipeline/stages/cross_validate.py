@@ -10,8 +10,8 @@ from tunetrail.config import AUTO, TrainingConfig
 from tunetrail.data.splits import Fold, make_folds
 from tunetrail.evaluation import cross_validation
 from tunetrail.evaluation.augmentation_effect import WORSENS, augmentation_effect
-from tunetrail.evaluation.cross_validation import (
-    CrossValidationResult,
+from tunetrail.evaluation.cross_validation import CrossValidationResult
+from tunetrail.evaluation.fold_gain import (
     OutOfFold,
     PairedGain,
     paired_gain,

@@ -15,12 +15,13 @@ from tunetrail.deployment.gate import ModelCosts
 from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.evaluation.answers import answer_summary, mask_answers
 from tunetrail.evaluation.comparison import Comparison, compare
-from tunetrail.evaluation.cross_validation import OutOfFold
+from tunetrail.evaluation.fold_gain import OutOfFold
 from tunetrail.evaluation.intervals import figures_with_bounds, metric_intervals, metric_table
+from tunetrail.evaluation.language_scores import with_reward_accuracy
 from tunetrail.evaluation.looks import are_new
 from tunetrail.evaluation.own_figure import own_figure
 from tunetrail.evaluation.plots import comparison_figure
-from tunetrail.evaluation.scores import Scores, with_reward_accuracy
+from tunetrail.evaluation.scores import Scores
 from tunetrail.evaluation.share_intervals import Interval
 from tunetrail.evaluation.significance import bonferroni_confidence
 from tunetrail.evaluation.slice_changes import SliceChange

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tunetrail.data.rows import rows_frame
 from tunetrail.data.twins.duplicates import SketchBook, cluster_keys
-from tunetrail.data.twins.sketches import sketch_rows
+from tunetrail.data.twins.sketching import sketch_rows
 from tunetrail.samples import Sample, SampleKind, parse_sample
 
 WORDS = [

@@ -5,7 +5,7 @@ import numpy as np
 from tunetrail.data.rows import rows_frame
 from tunetrail.data.twins.near_duplicates import ComparedRows, representatives
 from tunetrail.data.twins.shingles import Integers
-from tunetrail.data.twins.sketches import sketch_rows
+from tunetrail.data.twins.sketching import sketch_rows
 from tunetrail.data.twins.text_index import TextIndex
 from tunetrail.samples import Sample, SampleKind
 

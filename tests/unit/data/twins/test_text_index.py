@@ -6,7 +6,7 @@ import pytest
 from tunetrail.data.rows import rows_frame
 from tunetrail.data.twins import text_index
 from tunetrail.data.twins.near_pairs import components
-from tunetrail.data.twins.sketches import sketch_rows
+from tunetrail.data.twins.sketching import sketch_rows
 from tunetrail.data.twins.text_index import TextIndex
 from tunetrail.samples import Sample, SampleKind
 

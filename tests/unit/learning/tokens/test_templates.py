@@ -16,7 +16,8 @@ from tunetrail.learning.tokens.rendering import answer_end, template_messages
 from tunetrail.learning.tokens.shared_text import tokenize_shared
 from tunetrail.learning.tokens.templates import PLAIN_TEMPLATE, prepare_template
 from tunetrail.learning.tokens.tokenized import tokenize_examples
-from tunetrail.samples.messages import checked_messages, checked_tools
+from tunetrail.samples.messages import checked_messages
+from tunetrail.samples.tool_calls import checked_tools
 
 TOOL = {"name": "weather", "description": "The weather of a town.", "parameters": {}}
 TOOLS = checked_tools([TOOL], "tools")

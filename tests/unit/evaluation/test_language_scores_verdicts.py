@@ -4,12 +4,12 @@ import pytest
 from tunetrail.errors import SampleError
 from tunetrail.evaluation.comparison import compare
 from tunetrail.evaluation.intervals import metric_intervals
-from tunetrail.evaluation.scores import (
-    Scores,
+from tunetrail.evaluation.language_scores import (
     language_scores,
     verdict_scores,
     with_reward_accuracy,
 )
+from tunetrail.evaluation.scores import Scores
 
 
 def judged(nats: list[float], accepted: list[bool]) -> Scores:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tunetrail.data.rows import rows_frame
 from tunetrail.data.twins.shingles import normalized, text_hash
-from tunetrail.data.twins.sketches import RowSketches, sketch_rows
+from tunetrail.data.twins.sketches import RowSketches
+from tunetrail.data.twins.sketching import sketch_rows
 from tunetrail.samples import Sample, SampleKind
 
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from tunetrail.evaluation.comparison import compare
-from tunetrail.evaluation.scores import Scores, language_scores, preference_scores
+from tunetrail.evaluation.language_scores import language_scores, preference_scores
+from tunetrail.evaluation.scores import Scores
 
 
 def scored(nats: list[float], tokens: list[int] | None = None) -> Scores:
