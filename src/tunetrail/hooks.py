@@ -39,7 +39,7 @@ _EVENTS = {
 }
 """The event of each decision of the ledger; the other decisions have none."""
 _RUN_FAILED = "run.failed"
-_LEAST_SECRET = 16
+_FEWEST_CHARACTERS = 16
 _PREFIX = "whsec_"
 _REQUEST_SECONDS = 10.0
 _CLAIM_SECONDS = 60.0
@@ -105,11 +105,13 @@ def _checked_url(url: str) -> str:
 
 
 def _checked_secret(secret: str) -> bytes:
-    if len(secret) < _LEAST_SECRET:
+    if len(secret) < _FEWEST_CHARACTERS:
         raise ConfigError(
-            f"{SECRET_VARIABLE} must have at least {_LEAST_SECRET} characters, got {len(secret)}. "
+            f"{SECRET_VARIABLE} must have at least {_FEWEST_CHARACTERS} characters, "
+            f"got {len(secret)}. "
             f"Write export {SECRET_VARIABLE}=$(openssl rand -hex 32), and give it to the receiver."
         )
+
     if not secret.startswith(_PREFIX):
         return secret.encode()
     try:

@@ -132,6 +132,7 @@ class Session:
             content = {**(row or {}), **columns}
             if not content:
                 raise ValueError("log must be given the columns of a row, got none")
+
             logged_at = time.time()
             if all(content.get(column) is None for column in TIME_COLUMNS):
                 content["timestamp"] = round(logged_at, 3)

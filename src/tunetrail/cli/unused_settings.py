@@ -18,7 +18,7 @@ def warn_of_unused(request: TrainRequest, overrides: Sequence[str]) -> None:
     """
     for override in unused_overrides(request, overrides):
         _log.warning(
-            "%s has no effect with model_type=%s, which trains no other model",
+            "%s has no effect with model_type=%s, which doesn't train that model",
             override,
             request.model_type,
         )

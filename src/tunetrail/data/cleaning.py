@@ -223,6 +223,28 @@ def _remove_markup(text: str) -> str:
     return strip_markup(text) if "<" in text or "&" in text else text
 
 
+def _repair_turns(
+    turns: Sequence[Mapping[str, Any]], config: CleaningConfig, scrubber: Scrubber
+) -> _RepairedCell:
+    """Repair the texts of all turns of a conversation, and scrub the calls of tools."""
+    repaired, reasons, shrunk = [], [], []
+    placeholders: Counter[str] = Counter()
+
+    for turn in turns:
+        content = _repair_cell(turn["content"], "content", config, scrubber)
+        repaired.append({**turn, "content": content.value})
+        reasons += content.reasons
+        shrunk += content.shrunk
+        placeholders += content.placeholders
+        if turn.get("tool_calls"):
+            calls = _scrub_json(turn["tool_calls"], scrubber)
+            repaired[-1]["tool_calls"] = calls.value
+            reasons += calls.reasons
+            placeholders += calls.placeholders
+
+    return _RepairedCell(value=repaired, reasons=reasons, placeholders=placeholders, shrunk=shrunk)
+
+
 def _repair_cell(
     value: Any, column: str, config: CleaningConfig, scrubber: Scrubber
 ) -> _RepairedCell:
@@ -232,28 +254,16 @@ def _repair_cell(
         return _RepairedCell(value=None, reasons=[], placeholders=placeholders)
 
     if holds_turns(column):
-        turns, all_reasons, shrunk = [], [], []
-        for turn in value:
-            content = _repair_cell(turn["content"], "content", config, scrubber)
-            turns.append({**turn, "content": content.value})
-            all_reasons += content.reasons
-            shrunk += content.shrunk
-            placeholders += content.placeholders
-            if turn.get("tool_calls"):
-                calls = _scrub_json(turn["tool_calls"], scrubber)
-                turns[-1]["tool_calls"] = calls.value
-                all_reasons += calls.reasons
-                placeholders += calls.placeholders
-        return _RepairedCell(
-            value=turns, reasons=all_reasons, placeholders=placeholders, shrunk=shrunk
-        )
-
+        return _repair_turns(value, config, scrubber)
     if column_type(column) is ColumnType.TOOLS:
         return _scrub_json(value, scrubber)
 
     text, reasons = clean_text(value, config)
     is_shrunk = len(value) >= _FEWEST_CHARACTERS and 2 * len(text) <= len(value)
-    shrunk = [_MARKUP if _MARKUP in reasons else reasons[-1]] if is_shrunk else []
+    shrunk = []
+    if is_shrunk:
+        # Markup is the usual cause; otherwise, the last repair is named.
+        shrunk.append(_MARKUP if _MARKUP in reasons else reasons[-1])
 
     if column_type(column) is not ColumnType.LABEL:
         for _ in range(_MOST_REPAIRS):

@@ -233,14 +233,26 @@ def _fill_empty_sides(
         side_of[nearest] = side
 
 
+def _held_out_side_with_room(
+    placed: Counter[str], shares: Mapping[str, float], sides_with_label: set[str]
+) -> str | None:
+    """Return a held-out side that lacks the label and is a cluster below its share, or None."""
+    for side, share in shares.items():
+        room = share * (placed.total() + 1) - placed[side]
+        if side not in sides_with_label and room >= 1.0:
+            return side
+    return None
+
+
 def _spread_labels(
     drawn: Mapping[str, str], clusters: _Clusters, shares: Mapping[str, float]
 ) -> tuple[dict[str, str], frozenset[str]]:
-    """Return the side of each cluster once labels are spread, and the first cluster of each label.
+    """Return the side of each cluster, with each label on several sides if it has enough clusters.
 
-    A label that nothing is learnt of can't be scored, so its first cluster is in the train split.
-    A later one moves from there to a held-out side that lacks the label and is below its share:
-    with three rows a label, moving every third one would make a third of the rows test rows.
+    The second value is the set of the first clusters of each label. They are in the train split,
+    because a label that nobody has learnt can't be scored. A later one moves from there to a
+    held-out side that lacks the label and is below its share: with three rows a label, moving every
+    third one would make a third of the rows test rows.
 
     Whether a cluster moves follows only from the clusters before it, as if each was placed when it
     arrived. So a cluster that root has learned from never becomes a test row as more rows come in.
@@ -260,11 +272,7 @@ def _spread_labels(
                 side = "train"
                 firsts.add(cluster)
             elif side == "train":
-                for held_out, share in shares.items():
-                    room = share * (placed.total() + 1) - placed[held_out]
-                    if held_out not in sides and room >= 1.0:
-                        side = held_out
-                        break
+                side = _held_out_side_with_room(placed, shares, sides) or side
 
         side_of[cluster] = side
         if label is not None:

@@ -2,7 +2,8 @@
 
 MLflow's `delete_model_version` removes a line of the registry and no file. The files belong to a
 logged model, which neither that nor the deletion of its run touches, so that `mlflow gc` finds
-nothing to free. The version goes last: whoever comes after a kill learns from it what is left.
+nothing to free. The version goes last: after a kill, it tells the next process what has to be
+removed.
 """
 
 import re

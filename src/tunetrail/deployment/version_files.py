@@ -101,7 +101,7 @@ def copy_model(files: Path, folder: Path, uri: str) -> None:
 
     Args:
         files: The version's files.
-        folder: The folder, which may be there.
+        folder: The folder, which may exist already.
         uri: The version.
 
     Raises:

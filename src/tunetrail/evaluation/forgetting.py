@@ -56,7 +56,7 @@ def compare_by_session(
 
 
 def worst_loss(comparisons: Mapping[str, Comparison], margin: float) -> str | None:
-    """Return the session or set on which a candidate measurably loses most; None if on none.
+    """Return the session or set on which a candidate measurably loses most, or None.
 
     A loss is measurable if its whole interval lies below 0, and it counts if it is above the
     margin: rows that are too few for an interval can't show one.

@@ -214,8 +214,8 @@ def _with_health(scores: Scores, vectors: NDArray, needs: Needs) -> Scores:
 
     Args:
         scores: The scores.
-        vectors: Unit vectors, [examples, dimensions]; of several vectors per example, those of the
-            first texts of all examples come first.
+        vectors: Unit vectors, [examples, dimensions]; if examples have several, the
+            vectors of all first texts come first.
         needs: Tells whether to compute a metric.
     """
     if not any(map(needs, _HEALTH_METRICS.values())):

@@ -72,8 +72,8 @@ def _swapped_differences(statistic: CountStatistic, swapped: Floats) -> Floats:
     """Return `after - before` with the scores of some clusters swapped, [swaps].
 
     Args:
-        statistic: The metric as a function of counts, first the clusters of `before`, then those of
-            `after`.
+        statistic: The metric as a function of counts: first the clusters of `before`, then the
+            clusters of `after`.
         swapped: 1 for each cluster that is swapped, [swaps, clusters].
     """
     from_before = np.hstack([1.0 - swapped, swapped])

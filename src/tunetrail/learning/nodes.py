@@ -293,6 +293,7 @@ def _run_job(
         }
 
     def poll() -> None:
+        # Node 0 asks for it if ranks of another node have failed.
         if store.check([f"stop/{job}"]):
             raise RanksFailedError({})
 

@@ -92,6 +92,7 @@ def _replay(
     lineage = Lineage(database=database, family=family, prefix=tracking.prefix)
     base = _base_model_if_found(settings, family)
     version = None if root is None else root.version
+
     replay = Replay(
         family=family,
         settings=settings,
@@ -100,6 +101,7 @@ def _replay(
         models=ModelLoader(settings=settings),
         base=base.path if base else None,
     )
+
     held_out = stacked_rows([split.validation, split.test])
     return replay.draw(split.train, held_out, session.folder / REPLAYED_SIDE)
 

@@ -322,10 +322,12 @@ def _input_differences(then: RecordedFamily, now: RecordedFamily) -> list[Differ
         )
         for session, purpose, digest in sorted(now.sides() - then.sides())
     ]
+
     old, new = then.training, now.training
     if old.get("start_digest") not in (None, new["start_digest"]):
         name = f"digest of {old['started_from']}"
         differences.append(
             Difference(kind="model", name=name, then=old["start_digest"], now=new["start_digest"])
         )
+
     return differences

@@ -145,6 +145,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise UserError(
             f"--output must be a folder, got {str(output)!r}, which is none. Name another one."
         )
+
     is_used = output.is_dir() and any(output.iterdir())
     if is_used and not (output / DESCRIPTION).is_file():
         raise UserError(
@@ -156,6 +157,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
             f"--output must be a new folder, got {str(output)!r} with an earlier export. "
             "Name another one, or add --force to replace it."
         )
+
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

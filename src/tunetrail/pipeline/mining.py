@@ -120,7 +120,8 @@ def remembered(refresh: Refresh | None, folder: Path) -> Refresh | None:
     def records(encode: Encode, epoch: int) -> Sequence[Mapping[str, Any]]:
         path = folder / _MINED.format(epoch)
         is_first = rank_of_all()[0] == 0
-        # The first rank decides: the file may appear while the others look, and all have to encode.
+        # Mining needs all ranks. They don't look for the file themselves: it may appear between
+        # two looks, and then some would mine and others not.
         if not value_of_first_rank(path.exists()):
             mined = pd.DataFrame(list(refresh.records(encode, epoch)))
             # All ranks have mined the same rows.

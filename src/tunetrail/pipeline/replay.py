@@ -2,7 +2,7 @@
 
 Only rows that root has learnt from are replayed: what it doesn't know can't be forgotten, and what
 it has learnt was never held out. A replayed session is prepared again as a whole, so that its rows
-are cleaned and its sides are those of its own training.
+are cleaned, and fall on the same sides as in its own training.
 """
 
 import logging

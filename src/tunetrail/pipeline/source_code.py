@@ -153,6 +153,7 @@ def _lines_of(diff: str) -> dict[tuple[str, int, str], int]:
     path, old_line, new_line, is_text = "", 0, 0, False
     # What is added in place of removed lines counts as added where the first of them was.
     first = 0
+
     for line in diff.splitlines():
         hunk = _HUNK.match(line)
         if hunk is not None:
@@ -166,6 +167,7 @@ def _lines_of(diff: str) -> dict[tuple[str, int, str], int]:
                 lines[path, first if sign == "+" else old_line, line] = new_line
             old_line += sign in (" ", "-")
             new_line += sign in (" ", "+")
+
         if line[:1] not in ("+", "-"):
             first = old_line
     return lines

@@ -90,6 +90,7 @@ class TrainingResult(dict[str, Any]):
             of_type = {
                 name: step[model_type] for name, step in self.steps.items() if model_type in step
             }
+
             families[model_type] = FamilyResult(
                 model_type=model_type,
                 decision=deployment["decision"],

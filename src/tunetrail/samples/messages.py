@@ -268,9 +268,11 @@ def _joined_parts(content_parts: list[Any], place: str) -> str:
         if isinstance(content_part, str):
             texts.append(checked_text(content_part, _field(place)))
             continue
+
         part_type = "nothing with a type"
         if isinstance(content_part, Mapping):
             part_type = str(content_part.get("type") or "text")
+
         key = "refusal" if part_type == "refusal" else "text"
         if part_type not in (*_TEXT_TYPES, "refusal"):
             raise SampleError(

@@ -178,6 +178,7 @@ class DatabaseManager:
         items = ingestion.derived_items(
             counted, counting(account, derive), SampleKind(kind), source
         )
+
         report = ingestion.store(
             self._database,
             session_id,

@@ -176,6 +176,7 @@ def read_logged_rows(
         )
         with database.reading() as connection:
             page = connection.execute(statement).all()
+
         for _, entry_id, content in page:
             yield entry_id, content
         if len(page) < _PAGE:

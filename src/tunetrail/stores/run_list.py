@@ -138,7 +138,7 @@ def parse_conditions(texts: Iterable[str], runs: Sequence[ListedRun]) -> list[Co
         # Moments are the only texts that have an order.
         if is_order and key != "started" and _as_numbers(value, 0.0) is None:
             raise UserError(
-                f"--where must compare with a number by {sign}, got {text!r}. Use = or != for text."
+                f"--where must have a number after {sign}, got {text!r}. Use = or != for text."
             )
 
         conditions.append(Condition(key=key, sign=sign, value=value))

@@ -47,7 +47,7 @@ class SweepDecision:
 
 
 def decide_sweep(settings: Settings, manager: DatabaseManager, sweep_run_id: str) -> SweepDecision:
-    """Choose the best job of a sweep in which no job is left, and let only that one go on.
+    """Choose the best job of a sweep whose jobs have all ended, and let only the best go on.
 
     It is evaluated on the test rows, once for the whole sweep, and meets the gate, unless
     `sweep.promote` is `none`. The sweep's run gets what was decided. With several objectives, the

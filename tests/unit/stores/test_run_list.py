@@ -110,7 +110,7 @@ def test_conditions_choose_runs(
     [
         ("learning_rate", "--where must be KEY=VALUE, or with one of .*, got 'learning_rate'"),
         ("lerning_rate=1", "got 'lerning_rate'. Did you mean 'learning_rate'"),
-        ("state>failed", "must compare with a number by >, got 'state>failed'. Use = or !="),
+        ("state>failed", "must have a number after >, got 'state>failed'. Use = or !="),
     ],
 )
 def test_conditions_are_checked(runs: list[ListedRun], text: str, message: str) -> None:

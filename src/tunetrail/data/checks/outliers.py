@@ -181,7 +181,12 @@ def _squared_distances(x: _Floats, total: _Floats, outer: _Floats, count: int) -
 
 
 def _threshold(scores: _Floats) -> float:
-    """Return the score above which a row is an outlier; infinity if the scores don't differ."""
+    """Return the score above which a row is an outlier; infinity if the scores don't differ.
+
+    Foreign rows of one kind have similar scores, so they form a bump far above the usual scores.
+    The threshold is the deepest valley below such a bump, or the usual one if no valley is deep
+    enough.
+    """
     median = float(np.median(scores))
     unit = float(np.quantile(scores, _UNIT_QUANTILE)) - median
     if unit <= 1e-9:

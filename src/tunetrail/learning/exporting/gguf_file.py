@@ -267,6 +267,7 @@ def _splitting(described: Mapping[str, Any]) -> str:
     """
     *steps, bytes_step = _splitters(described)
     kinds = [step["type"] for step in steps]
+
     if not kinds and bytes_step.get("use_regex", True):
         return "gpt-2"
     if kinds == ["Digits"] and steps[0]["individual_digits"] and bytes_step.get("use_regex", True):

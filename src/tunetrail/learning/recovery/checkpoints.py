@@ -207,7 +207,7 @@ class LastCheckpoint(Checkpoint):
             self._good_path.unlink(missing_ok=True)
 
     def _keep_good(self) -> None:
-        """Keep the checkpoint that was due last, which is about to be replaced."""
+        """Give the last good checkpoint a name of its own: its file is about to be replaced."""
         if self.good == self._good_path:
             return
 
