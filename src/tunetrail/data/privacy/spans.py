@@ -38,8 +38,8 @@ _DASHES = dict.fromkeys("\u2212\u2015\u2500\u30fc", "-")
 # strokes are dashes only between digits.
 _FOLDS = {**_FOLDED, **_BRACKETS, **_DASHES}
 _ALWAYS_FOLDED = "".join(sorted(_FOLDED.keys() - _BRACKETS.keys()))
-# Every letter is looked up in the first set, so its lookup has to be fast: a table for the characters
-# up to U+FFFF, and one range for all later ones. The conditions are checked only after it.
+# Every letter is looked up in the first set, so its lookup has to be fast: a table for the
+# characters up to U+FFFF, and one range for all later ones. Only then the conditions are checked.
 _FIRST_SET = "".join(sorted(filter("\U00010000".__gt__, _FOLDS))) + "\U00010000-\U0010ffff"
 _FOLDABLE = re.compile(
     rf"[{_FIRST_SET}](?:(?<=[{_ALWAYS_FOLDED}])"
