@@ -149,9 +149,9 @@ def with_feedback(row: Mapping[str, Any], feedback: Mapping[str, Any]) -> Mappin
     column = next((name for name in MESSAGE_COLUMNS if isinstance(row.get(name), list)), None)
     messages = row[column] if column else []
     if not messages or not isinstance(messages[-1], Mapping):
-        own = {name: value for name, value in row.items() if name not in replaced}
-        return {**own, **feedback}
+        content = {name: value for name, value in row.items() if name not in replaced}
+        return {**content, **feedback}
 
     answer = {name: value for name, value in messages[-1].items() if name not in replaced}
-    others = {name: value for name, value in row.items() if name not in FEEDBACK_COLUMNS}
-    return {**others, str(column): [*messages[:-1], {**answer, **feedback}]}
+    columns = {name: value for name, value in row.items() if name not in FEEDBACK_COLUMNS}
+    return {**columns, str(column): [*messages[:-1], {**answer, **feedback}]}

@@ -133,11 +133,11 @@ def make_folds(
         cuts = [(fold != scored, fold == scored) for scored in range(n_splits)]
 
     folds = []
-    for number, (is_trained, is_held_out) in enumerate(cuts):
+    for fold_number, (is_trained, is_held_out) in enumerate(cuts):
         train = train_rows[is_trained].reset_index(drop=True)
         validation = train_rows[is_held_out & is_original].reset_index(drop=True)
         check_no_leak({"train": train, "validation": validation})
-        folds.append(Fold(number=number, train=train, validation=validation))
+        folds.append(Fold(number=fold_number, train=train, validation=validation))
     return folds
 
 

@@ -152,12 +152,12 @@ class Cleaner:
         name = retention.moves.name
         decisions = {line.version: line.decision for line in retention.moves.lines()}
         for version in retention.deletable():
-            number = str(version.version)
+            version_number = str(version.version)
             reason = f"keep_versions={self.keep_versions}"
             yield Item(
                 kind="version",
-                name=f"{name}/{number}",
-                reason=f"{decisions[number]}, not among the {self.keep_versions} that stay",
+                name=f"{name}/{version_number}",
+                reason=f"{decisions[version_number]}, not among the {self.keep_versions} that stay",
                 sizes=version_parts(retention.moves.alias.tracker, version).sizes(),
                 remove=partial(retention.delete, version, f"tunetrail clean, {reason}"),
             )

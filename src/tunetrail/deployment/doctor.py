@@ -145,12 +145,12 @@ class Doctor:
         with tracking_errors(tracker.config.uri):
             versions = tracker.client.search_model_versions(f"name = '{moves.name}'")
         for version in versions:
-            number, run_id = str(version.version), version.run_id or None
-            if number in decided or run_id in running:
+            version_number, run_id = str(version.version), version.run_id or None
+            if version_number in decided or run_id in running:
                 continue
             yield Finding(
-                text=f"{moves.name}/{number} has no decision: its run ended before one",
-                repair=partial(_abandon, moves, number, run_id),
+                text=f"{moves.name}/{version_number} has no decision: its run ended before one",
+                repair=partial(_abandon, moves, version_number, run_id),
             )
 
     def _unused_models(self, tracker: Tracker) -> Iterator[Finding]:

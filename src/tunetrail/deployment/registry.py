@@ -63,8 +63,8 @@ class Registry:
 
     def root(self) -> ModelVersion | None:
         """Return the version that the alias `root` names; None before the first promotion."""
-        number = self.alias.version()
-        version = None if number is None else self.alias.find(number)
+        root_version = self.alias.version()
+        version = None if root_version is None else self.alias.find(root_version)
         # The version may have been deleted in between, and with it the alias.
         if version is None:
             return None

@@ -137,11 +137,11 @@ class Retention:
             yield str(self.versions[0].version), "the newest"
         decided = {line.version: line for line in lines if _decides(line)}
         for version in self.versions:
-            number = str(version.version)
-            if number not in decided:
-                yield number, "nothing is decided on it yet"
-            elif decided[number].decision == WAITING:
-                yield number, "waits for an approval"
+            version_number = str(version.version)
+            if version_number not in decided:
+                yield version_number, "nothing is decided on it yet"
+            elif decided[version_number].decision == WAITING:
+                yield version_number, "waits for an approval"
         yield from self._with_alias()
         yield from self._needed_by_runs(lines)
 

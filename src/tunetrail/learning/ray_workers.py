@@ -209,12 +209,14 @@ def _received_signals() -> Iterator[list[int]]:
     def receive(signal_number: int, frame: FrameType | None) -> None:
         received.append(signal_number)
 
-    handlers = {number: signal.signal(number, receive) for number in HANDLED_SIGNALS}
+    handlers = {
+        signal_number: signal.signal(signal_number, receive) for signal_number in HANDLED_SIGNALS
+    }
     try:
         yield received
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for signal_number, handler in handlers.items():
+            signal.signal(signal_number, handler)
 
 
 def _share_of_cluster(trainer: TrainerConfig) -> _Share:

@@ -84,7 +84,7 @@ def run_ranks(
         KeyboardInterrupt: SIGINT came; the ranks have saved and stopped.
         SIGTERMException: The same of SIGTERM.
     """
-    handlers = {number: signal.getsignal(number) for number in HANDLED_SIGNALS}
+    handlers = {signal_number: signal.getsignal(signal_number) for signal_number in HANDLED_SIGNALS}
     # The launcher speaks of every process that it stops; the errors raised here say it in a line.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
 
@@ -102,8 +102,8 @@ def run_ranks(
     finally:
         context.close(death_sig=signal.SIGTERM, timeout=PATIENCE_SECONDS if received else 5)
         # The launcher has put its own handlers in their place.
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for signal_number, handler in handlers.items():
+            signal.signal(signal_number, handler)
 
     if received is not None:
         act_on_signal(received, handlers[signal.Signals(received)])

@@ -163,5 +163,5 @@ def _origin(distribution: importlib.metadata.Distribution) -> str:
 def _requirements(packages: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield names and versions as pip reads them; where a package came from is a comment."""
     for name, version in packages.items():
-        number, _, origin = version.partition(" from ")
-        yield name, f"=={number}" + (f"  # from {origin}" if origin else "")
+        release, _, origin = version.partition(" from ")
+        yield name, f"=={release}" + (f"  # from {origin}" if origin else "")

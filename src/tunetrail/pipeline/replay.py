@@ -175,25 +175,25 @@ class Replay:
         Raises:
             SampleError: None has such rows.
         """
-        sessions, others = {}, []
+        sessions, unsuitable = {}, []
         for session_id, row_ids in self.sessions.items():
             if self._shapes(session_id, objective):
                 sessions[session_id] = row_ids
             else:
                 counts = self.lineage.database.count_shapes(session_id, self.family.kind)
-                others.append(f"{session_id} ({', '.join(counts)})")
+                unsuitable.append(f"{session_id} ({', '.join(counts)})")
 
         if not sessions:
             raise SampleError(
                 f"replay must be 0 if no earlier session has {objective} samples, got "
-                f"{self.settings.replay:g} after {', '.join(others)}. Leave it out."
+                f"{self.settings.replay:g} after {', '.join(unsuitable)}. Leave it out."
             )
-        if others:
+        if unsuitable:
             logger.warning(
                 "%s: sessions without %s samples aren't replayed: %s",
                 self.family.name,
                 objective,
-                ", ".join(others),
+                ", ".join(unsuitable),
             )
         return sessions
 

@@ -175,12 +175,14 @@ def first_divergence(
     for metric in filter(lambda name: not is_cost(name), then):
         values = {int(step): value for step, value in now.get(metric, ())}
         for step, value in then[metric]:
-            other = values.get(int(step))
-            if other is None or not _same(value, other):
-                divergences.append(Divergence(metric=metric, step=int(step), then=value, now=other))
+            value_now = values.get(int(step))
+            if value_now is None or not _same(value, value_now):
+                divergences.append(
+                    Divergence(metric=metric, step=int(step), then=value, now=value_now)
+                )
                 break
     return min(divergences, key=lambda divergence: divergence.step, default=None)
 
 
-def _same(value: float, other: float) -> bool:
-    return value == other or (math.isnan(value) and math.isnan(other))
+def _same(value: float, value_now: float) -> bool:
+    return value == value_now or (math.isnan(value) and math.isnan(value_now))

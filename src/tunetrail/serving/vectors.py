@@ -80,6 +80,6 @@ def _row(index: int, vector: Vectors, as_base64: bool) -> dict[str, Any]:
 
 
 def _check_dimensions(dimensions: int | None, loaded: LoadedVersion) -> None:
-    own = loaded.model.get_embedding_dimension()
-    if dimensions not in (None, own):
-        raise RefusedError(400, f"dimensions must be {own}, those of the model.")
+    model_dimensions = loaded.model.get_embedding_dimension()
+    if dimensions not in (None, model_dimensions):
+        raise RefusedError(400, f"dimensions must be {model_dimensions}, those of the model.")

@@ -87,12 +87,12 @@ def _number_in(value: Any) -> Iterator[float]:
     if not is_text and (isinstance(value, bool) or not isinstance(value, int | float)):
         return
     try:
-        number = float(value)
+        rating = float(value)
     except (ValueError, OverflowError):
         return
     # A larger one is on no scale, and an error when it is read.
-    if abs(number) <= 100:
-        yield number
+    if abs(rating) <= 100:
+        yield rating
 
 
 def is_accepted(score: float, scale: RatingScale) -> bool | None:

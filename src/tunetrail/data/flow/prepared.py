@@ -103,8 +103,8 @@ class PreparedSession:
         return rows
 
     def _lines(self) -> list[str]:
-        found = [finding for finding in self.findings if finding.severity != "passed"]
-        lines = [f"{finding.severity}: {finding.check}: {finding.message}" for finding in found]
+        noticed = [finding for finding in self.findings if finding.severity != "passed"]
+        lines = [f"{finding.severity}: {finding.check}: {finding.message}" for finding in noticed]
         sides = ", ".join(f"{side} {rows:,}" for side, rows in self.sides.items())
         return [*lines, f"split by {self.method}: {sides}", f"report: {self.folder / REPORT}"]
 

@@ -92,10 +92,10 @@ class Scrubber:
         passes = max(_FEWEST_PASSES, _CHARACTERS_OF_ALL_PASSES // (len(text) + 1))
         secrets = self.told_secrets if self._remembers else set()
         for _ in range(passes):
-            found = _find_all(text)
+            spans = _find_all(text)
             if secrets:
-                found += _find_secrets_again(text, secrets)
-            settled = _settle_overlaps(found)
+                spans += _find_secrets_again(text, secrets)
+            settled = _settle_overlaps(spans)
             findings = [finding for finding in settled if finding.kind in self._enabled_kinds]
             if not findings:
                 break

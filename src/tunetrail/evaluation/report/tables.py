@@ -129,11 +129,11 @@ def fold_lines(report: ModelReport) -> list[FoldLine]:
     numbers = step.get("fold_numbers") or range(1, len(gain.differences) + 1)
     by_fold = dict(_comparisons_of_folds(report))
     lines = []
-    for number, difference in zip(numbers, gain.differences, strict=True):
-        comparison = by_fold.get(number)
+    for fold_number, difference in zip(numbers, gain.differences, strict=True):
+        comparison = by_fold.get(fold_number)
         lower, upper = (comparison.lower, comparison.upper) if comparison else (None, None)
         lines.append(
-            FoldLine(name=f"fold {number}", improvement=difference, lower=lower, upper=upper)
+            FoldLine(name=f"fold {fold_number}", improvement=difference, lower=lower, upper=upper)
         )
 
     pooled = gain.comparison
@@ -252,9 +252,9 @@ def _comparisons_of_folds(report: ModelReport) -> Iterator[tuple[int, Comparison
         return
 
     before, after = (report.rows.scores(model, FOLD) for model in (REFERENCE, ""))
-    for number in sorted(folds.unique()):
-        indices = np.flatnonzero(folds == number)
-        yield int(number), _compare(before.at(indices), after.at(indices))
+    for fold_number in sorted(folds.unique()):
+        indices = np.flatnonzero(folds == fold_number)
+        yield int(fold_number), _compare(before.at(indices), after.at(indices))
 
 
 def _compare(before: Scores, after: Scores) -> Comparison:

@@ -167,7 +167,7 @@ def _compare(
 
     # Saved together with the step: a comparison counts for this version only.
     context.state.compared_with = to_beat
-    own = compare_on_own_sessions(context, prepared, before, after)
+    by_session = compare_on_own_sessions(context, prepared, before, after)
     earlier = compare_on_earlier_sessions(context, prepared, fitted, reference)
     general = compare_on_general_set(context, prepared, fitted, reference)
     step = {
@@ -175,7 +175,7 @@ def _compare(
         "against": against,
         "test_rows": digest,
         "error_analysis": errors,
-        "sessions": {session: change.to_dict() for session, change in own.items()},
+        "sessions": {session: change.to_dict() for session, change in by_session.items()},
         "earlier_sessions": {session: change.to_dict() for session, change in earlier.items()},
         "general_set": {name: change.to_dict() for name, change in general.items()},
         "costs": measure_costs(context, fitted, reference, scorable).to_dict(),
