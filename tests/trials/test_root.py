@@ -153,7 +153,7 @@ def test_an_alias_that_was_moved_in_mlflow_is_written_down_and_followed(
 
     result = call_main("root", "--json")
 
-    assert json.loads(result.out)[0]["root"]["version"] == "1"
+    assert json.loads(result.out)["roots"][0]["root"]["version"] == "1"
     assert place.lines()[2:] == [("1", "moved by hand", "2")]
     assert "root of embedding is version 1, and the ledger knew version 2" in caplog.text
     place.check()
@@ -370,7 +370,7 @@ def test_root_commands_answer_from_the_ledger(place: Workplace, call_main: CallM
     difference = call_main("root", "diff", "embedding/1", "embedding/2", "--json")
 
     assert "embedding/2" in shown.out and "+0.1000" in shown.out
-    assert [line["version"] for line in json.loads(log.out)] == ["2", "1"]
+    assert [line["version"] for line in json.loads(log.out)["decisions"]] == ["2", "1"]
     assert json.loads(version.out)["evidence"]["compared_with"] == "1"
     assert json.loads(difference.out)["configuration"] == {"seed": [1, 2]}
     for command in (

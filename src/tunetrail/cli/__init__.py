@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from tunetrail.cli.command_parser import CommandParser
-from tunetrail.cli.output import add_json_option, options_last, printing
+from tunetrail.cli.output import add_output_options, options_last, printing
 from tunetrail.cli.spellings import COMPOSED_COMMANDS, as_options, as_overrides
 from tunetrail.cli.store_options import DATABASE_URLS, add_database
 from tunetrail.cli.terminal import plain_output, say
@@ -199,7 +199,7 @@ def _run_parsed_command(command: str, arguments: list[str]) -> int:
         prog=f"tunetrail {command}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_database(parser, DATABASE_URLS)
-    add_json_option(parser)
+    add_output_options(parser)
 
     if command == "sessions":
         parser.description = "List the sessions, their samples and how their last training ended."

@@ -1,13 +1,13 @@
 """`tunetrail clean`: remove what no run, no rollback and no resume needs."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.cache import ResultCache
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_database, add_uri
 from tunetrail.cli.terminal import new_table, printable, say
 from tunetrail.config import (
@@ -72,17 +72,17 @@ def clean(arguments: list[str]) -> int:
         removed, failures = ([], []) if options.dry_run else remove_all(items)
 
     shown = items if options.dry_run else removed
-    if options.json:
-        report = {
-            "dry_run": options.dry_run,
-            "items": [item.to_dict() for item in shown],
-            "bytes": _total(shown),
-            "kept": kept,
-            "failures": failures,
-        }
-        print(json.dumps(report, indent=2, allow_nan=False))
-    else:
-        _print_report(shown, kept, failures, is_dry_run=options.dry_run)
+    report = {
+        "dry_run": options.dry_run,
+        "items": [item.to_dict() for item in shown],
+        "bytes": _total(shown),
+        "kept": kept,
+        "failures": failures,
+    }
+    show(
+        lambda: report,
+        lambda: _print_report(shown, kept, failures, is_dry_run=options.dry_run),
+    )
     return 1 if failures else 0
 
 
@@ -95,7 +95,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     dry_run_help = "list what would be removed, with its size, and remove nothing"
     parser.add_argument("--dry-run", action="store_true", help=dry_run_help)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    add_output_options(parser)
     versions_help = "how many versions of each model stay (default: %(default)s)"
     parser.add_argument(
         "--keep-versions", type=int, default=_KEEP_VERSIONS, metavar="N", help=versions_help

@@ -1,12 +1,12 @@
 """`tunetrail compare`: compare models that were scored before, on the same test rows."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_experiment, add_uri
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.errors import UserError, not_writable
@@ -65,10 +65,7 @@ def compare(arguments: list[str]) -> int:
         confidence=options.confidence,
     )
 
-    if options.json:
-        print(json.dumps(comparison.to_dict(), indent=2, allow_nan=False))
-    else:
-        print_comparison(comparison)
+    show(comparison.to_dict, lambda: print_comparison(comparison))
     # On stderr: with --json, stdout holds nothing else.
     if page is not None:
         write_private_text(page, comparison_page(comparison))
@@ -99,7 +96,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--confidence", type=float, default=0.95, metavar="SHARE", help=confidence_help
     )
 
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    add_output_options(parser)
     parser.add_argument("--html", metavar="FILE", help="write a page that needs no network")
     mlflow_help = "log the table, the page and the pictures to a new MLflow run"
     parser.add_argument("--mlflow", action="store_true", help=mlflow_help)

@@ -3,6 +3,7 @@
 import argparse
 
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.output import add_output_options, show
 
 _SCRIPTS = {
     "bash": """\
@@ -76,5 +77,9 @@ def completion(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", choices=tuple(_SCRIPTS), help="the shell")
-    print(_SCRIPTS[parser.parse_args(arguments).shell], end="")
+    add_output_options(parser)
+
+    shell = parser.parse_args(arguments).shell
+    script = _SCRIPTS[shell]
+    show(lambda: {"shell": shell, "script": script}, lambda: print(script, end=""))
     return 0

@@ -16,11 +16,12 @@ from tunetrail.cli.composition import (
     split_arguments,
 )
 from tunetrail.cli.hydra_errors import readable_errors
+from tunetrail.cli.output import prints_json, show
 from tunetrail.cli.override_keys import check_keys
 from tunetrail.cli.spellings import check_hydra_options
 from tunetrail.cli.unused_settings import warn_of_unused
-from tunetrail.config import TrainRequest
-from tunetrail.errors import not_writable
+from tunetrail.config import MISSING, TrainRequest
+from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import conf_dir
 from tunetrail.sweeps import FinishSweep, SweepHooks, SweepNotStarted, check_folder
 from tunetrail.verbosity import quieten
@@ -76,7 +77,11 @@ def run_composed(
     start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
     with composed.readable_errors(), composed.hydra_arguments([*all_overrides, *options]):
         if _prints_configuration(options):
-            _check_printed(all_overrides)
+            configuration = _checked_configuration(all_overrides)
+            if prints_json():
+                _check_printable(options)
+                show(lambda: configuration)
+                return
         start(composed.run_job)()
         composed.raise_failure()
 
@@ -177,12 +182,23 @@ def _prints_configuration(options: Sequence[str]) -> bool:
     return bool(names & {"--cfg", "-c"}) and not names & {"-m", "--multirun", *elsewhere}
 
 
-def _check_printed(overrides: Sequence[str]) -> None:
-    """Check a configuration as a run does, except that it may lack a session."""
+def _check_printable(options: Sequence[str]) -> None:
+    """Raise `UserError` if Hydra's own part of the configuration is to be printed as JSON."""
+    for name in ("hydra", "all"):
+        if {name, f"--cfg={name}", f"-c={name}"} & set(options):
+            raise UserError(f"--cfg must be job with --json, got {name!r}. Leave --json out.")
+
+
+def _checked_configuration(overrides: Sequence[str]) -> Any:
+    """Return a configuration that was checked as a run's is, except that it may lack a session."""
     from omegaconf import OmegaConf, open_dict
 
     config = compose_config(overrides)
     if OmegaConf.is_missing(config, "session_id"):
         with open_dict(config):
             config.session_id = "none"
-    checked_request(config)
+            checked_request(config)
+            config.session_id = MISSING
+    else:
+        checked_request(config)
+    return OmegaConf.to_container(config)

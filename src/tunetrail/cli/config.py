@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.conf_groups import groups
+from tunetrail.cli.output import add_output_options, show
 from tunetrail.config import MODEL_SECTIONS
 from tunetrail.config.key_suggestions import did_you_mean_key
 from tunetrail.config.keys import all_settings, typed
@@ -46,7 +47,8 @@ def config(arguments: list[str]) -> int:
 
         if overrides:
             raise UserError(f"--schema takes sections only, got {overrides[0]}. Leave it out.")
-        print(json.dumps(conf_schema(keys), indent=2, ensure_ascii=False))
+        schema = conf_schema(keys)
+        show(lambda: schema, lambda: print(json.dumps(schema, indent=2, ensure_ascii=False)))
         return 0
 
     _check_keys(keys)
@@ -65,10 +67,11 @@ def config(arguments: list[str]) -> int:
             warnings += [f"{name}.{doubt}" for doubt in doubts]
 
     shown = [setting for setting in resolved if _is_shown(setting, keys, options.diff)]
-    if options.json:
-        print(json.dumps(_as_json(shown, warnings), indent=2, allow_nan=False))
-    else:
-        _print_settings(shown, with_meanings=not options.short)
+    show(
+        lambda: _as_json(shown, warnings),
+        lambda: _print_settings(shown, with_meanings=not options.short),
+    )
+    if not options.json:
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
     return 0
@@ -87,14 +90,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     diff_help = "only what differs from the schema's defaults"
     parser.add_argument("--diff", action="store_true", help=diff_help)
     parser.add_argument("--short", action="store_true", help="without what the keys mean")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    add_output_options(parser)
     schema_help = "print the JSON Schema of conf/ and experiments, or of one group's files"
     parser.add_argument("--schema", action="store_true", help=schema_help)
 
     options, unknown = parser.parse_known_intermixed_args(arguments)
     # An override such as ~trainer.callbacks.x begins with no dash, so that these are options.
     if unknown:
-        known = "--diff, --short, --json, --schema"
+        known = "--diff, --short, --json, --quiet, --schema"
         raise UserError(f"config has the options {known}, got {unknown[0]}. Leave it out.")
     return options
 

@@ -16,7 +16,10 @@ _HELP = """\
 usage: tunetrail demo [KEY=VALUE ...]
 
 Stores docstrings and code of Python's standard library as a session, and trains an embedding model
-and an LLM on them. Takes the arguments of `tunetrail train`, too."""
+and an LLM on them. Takes the arguments of `tunetrail train`, too.
+
+  --json      print one JSON object on stdout, and text on stderr (docs/python.md)
+  --quiet     print warnings and errors only, on stderr; and JSON with --json"""
 
 
 def demo(arguments: list[str]) -> int:

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_database, add_uri
 from tunetrail.cli.terminal import say
 from tunetrail.config import TrackingConfig
@@ -65,10 +65,7 @@ def doctor(arguments: list[str]) -> int:
         "devices": _devices(),
         "places": places,
     }
-    if options.json:
-        print(json.dumps(report, indent=2, allow_nan=False))
-    else:
-        _print_report(report, is_fixed=options.fix)
+    show(lambda: report, lambda: _print_report(report, is_fixed=options.fix))
     return 1 if left else 0
 
 
@@ -81,7 +78,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
 
     parser.add_argument("--fix", action="store_true", help="repair what can be repaired")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    add_output_options(parser)
 
     add_database(parser, "database of runs and ledger")
     add_uri(parser)

@@ -1,7 +1,6 @@
 """`tunetrail export`: a registered version in the form of another program."""
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -9,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_version_stores
 from tunetrail.cli.terminal import say
 from tunetrail.errors import UserError
@@ -63,10 +63,8 @@ def export(arguments: Sequence[str]) -> int:
         tracking_uri=options.uri,
         database_url=options.database,
     )
-    if options.json:
-        print(json.dumps(exported.to_dict(), indent=2))
-    else:
-        say(f"{exported.version} as {exported.kind} in {exported.folder} ({exported.agreement})")
+    line = f"{exported.version} as {exported.kind} in {exported.folder} ({exported.agreement})"
+    show(exported.to_dict, lambda: say(line))
     return 0
 
 
@@ -87,7 +85,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--precision", choices=("f32", "f16"), default="f32", help=precision_help)
     force_help = "replace an earlier export in the folder"
     parser.add_argument("--force", action="store_true", help=force_help)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    add_output_options(parser)
 
     add_version_stores(parser)
     options = parser.parse_args(arguments)

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, TextIO
 
+from tunetrail.cli.spellings import COMPOSED_COMMANDS, PARSED_COMPOSED
 from tunetrail.errors import UserError
 from tunetrail.verbosity import WARNINGS, saying
 
 _JSON, _QUIET = "--json", "--quiet"
-_OVERRIDDEN = ("train", "resume", "sync", "plan", "prepare", "demo")
-"""Commands that print by `show`, and whose arguments Hydra parses: it has no such option."""
-_PARSED = ("ingest", "sessions", "report", "show")
-"""Commands that print by `show`, and whose parser has the option for its help."""
+_INTERNAL = ("job", "complete")
+"""Commands that programs call: what they print is for these programs."""
 _JSON_STREAM: ContextVar[TextIO | None] = ContextVar("json_stream", default=None)
 
 HELP = [
@@ -39,24 +38,32 @@ def printing(command: str, arguments: Sequence[str]) -> Iterator[list[str]]:
 
     With `--json`, all that isn't the result goes to stderr, so that stdout can be parsed.
     """
+    if command in _INTERNAL:
+        yield list(arguments)
+        return
+
     remaining = [argument for argument in arguments if argument != _QUIET]
     is_quiet = len(remaining) < len(arguments)
     is_json = _JSON in remaining
-    by_us = is_json and command in (*_OVERRIDDEN, *_PARSED)
-    if command in _OVERRIDDEN:
+    # Hydra parses the arguments of these, and has no such option.
+    if command in COMPOSED_COMMANDS and command not in PARSED_COMPOSED:
         remaining = [argument for argument in remaining if argument != _JSON]
 
     with contextlib.ExitStack() as stack:
-        token = _JSON_STREAM.set(sys.stdout if by_us else None)
+        token = _JSON_STREAM.set(sys.stdout if is_json else None)
         stack.callback(_JSON_STREAM.reset, token)
         if is_quiet:
             stack.enter_context(saying(WARNINGS, shows_lines=False))
-        if is_quiet and (by_us or not is_json):
             nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
-        elif by_us:
+        elif is_json:
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         yield remaining
+
+
+def prints_json() -> bool:
+    """Tell whether the command was asked for one JSON object."""
+    return _JSON_STREAM.get() is not None
 
 
 def show(result: Callable[[], Any], print_text: Callable[[], None] | None = None) -> None:
@@ -74,9 +81,13 @@ def show(result: Callable[[], Any], print_text: Callable[[], None] | None = None
     print(json.dumps(result(), indent=2, allow_nan=False, default=str), file=stream, flush=True)
 
 
-def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option `--json` to the parser of a command that prints by `show`."""
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for what is printed to the parser of a command that prints by `show`."""
+    json_help = "print one JSON object on stdout, and text on stderr (docs/python.md)"
+    parser.add_argument(_JSON, action="store_true", help=json_help)
+    # `printing` has taken it out of the arguments: here it is for the help.
+    quiet_help = "print warnings and errors only, on stderr; and JSON with --json"
+    parser.add_argument(_QUIET, action="store_true", help=quiet_help)
 
 
 def take_value(option: str, choices: Sequence[str], words: Sequence[str]) -> tuple[str, list[str]]:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from tunetrail.cli.command_parser import CommandParser
-from tunetrail.cli.output import add_json_option, show
+from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_uri
 from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import write_private_text
@@ -60,6 +60,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("run", metavar="RUN", help="one run, see above")
     html_help = "where the page goes (default: report-ID.html in this folder)"
     parser.add_argument("--html", metavar="FILE", help=html_help)
-    add_json_option(parser)
+    add_output_options(parser)
     add_uri(parser)
     return parser.parse_args(arguments)

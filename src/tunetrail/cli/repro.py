@@ -1,12 +1,12 @@
 """`tunetrail repro`: repeat a run, and say whether metrics and weights are the same."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
+from tunetrail.cli.output import show
 from tunetrail.cli.run_arguments import read_run_arguments
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.config import TrainRequest
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _STORES = ("database", "tracking")
 """Sections that say where the run is; everything else is the run's own."""
-_FORCE, _JSON = "--force", "--json"
+_FORCE = "--force"
 _SHOWN_ROWS = 10
 _SHOWN_DIGITS = 16
 
@@ -31,7 +31,7 @@ def repro(arguments: list[str]) -> int:
         return 0
 
     overrides, options, run_ids = read_run_arguments(
-        "repro", arguments, options=(_FORCE, _JSON), changeable=_STORES
+        "repro", arguments, options=(_FORCE,), changeable=_STORES
     )
     if len(run_ids) != 1:
         raise UserError(
@@ -43,10 +43,7 @@ def repro(arguments: list[str]) -> int:
 
     def repeat(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
         reproduction = _reproduce(run_ids[0], request, options)
-        if _JSON in options:
-            print(json.dumps(reproduction.to_dict(), indent=2, allow_nan=False))
-        else:
-            print_reproduction(reproduction)
+        show(reproduction.to_dict, lambda: print_reproduction(reproduction))
         exit_codes.append(0 if reproduction.identical else 1)
         return {}
 
@@ -59,7 +56,7 @@ def repro(arguments: list[str]) -> int:
 def help_text() -> str:
     """Return what `tunetrail repro --help` prints."""
     return """\
-usage: tunetrail repro RUN_ID [database.url=URL] [tracking.uri=URI] [--force] [--json]
+usage: tunetrail repro RUN_ID [database.url=URL] [tracking.uri=URI] [--force]
 
 Repeats a run with the settings, rows, root and number of threads that it had, and says whether
 its metrics and its trained weights are the same, bit by bit. If they aren't, it names what differs:
@@ -75,7 +72,8 @@ tag tunetrail.reproduces. Rows that have come to the session since are left out.
 have changed, they are named, and nothing is trained.
 
   --force   repeat the run although rows of it are gone or have changed
-  --json    print JSON instead of tables
+  --json    print one JSON object on stdout, and text on stderr (docs/python.md)
+  --quiet   print warnings and errors only, on stderr; and JSON with --json
 
 Exit code: 0 if metrics and weights are identical, 1 if not, 2 for a run that can't be repeated.
 

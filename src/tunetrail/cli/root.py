@@ -5,13 +5,13 @@ imported unless root has moved without the ledger, or a version moves now.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_database, add_uri
 from tunetrail.cli.terminal import new_table, plain_text, printable
 from tunetrail.config import TrackingConfig, default_database_url
@@ -69,15 +69,15 @@ def root(arguments: list[str]) -> int:
     options = _parse(arguments)
     with DatabaseManager(options.database) as database, telling_hook(database):
         result = _COMMANDS[options.command](options, database)
-    if options.json:
-        print(json.dumps(result, indent=2, allow_nan=False, default=str))
+    # The text was printed while the ledger was open.
+    show(lambda: result)
     return 0
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     # An option may stand before or after the command; only the first parser has the defaults.
     common = CommandParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--json", action="store_true", help="print JSON instead of text")
+    add_output_options(common)
     add_database(common, "database of the ledger", default=argparse.SUPPRESS)
     add_uri(common, default=argparse.SUPPRESS)
     folder_help = "folder of the exported models (default: models)"
@@ -115,6 +115,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     defaults = argparse.Namespace(
         json=False,
+        quiet=False,
         database=default_database_url(),
         uri=TrackingConfig().uri,
         model_dir="models",
@@ -170,7 +171,7 @@ def _moves(name: str, options: argparse.Namespace, database: DatabaseManager) ->
     return RootMoves(alias=alias, model_dir=Path(options.model_dir), database=database)
 
 
-def _show_roots(options: argparse.Namespace, database: DatabaseManager) -> list[Any]:
+def _show_roots(options: argparse.Namespace, database: DatabaseManager) -> dict[str, Any]:
     history = _history(options, database)
     roots: list[dict[str, Any]] = []
     for name, line in history.roots():
@@ -188,7 +189,7 @@ def _show_roots(options: argparse.Namespace, database: DatabaseManager) -> list[
             _print_root(root)
         if not roots:
             print(f"no root yet in {database.shown_url}: `tunetrail train` decides on the first")
-    return roots
+    return {"roots": roots}
 
 
 def _print_root(root: Mapping[str, Any]) -> None:
@@ -202,13 +203,13 @@ def _print_root(root: Mapping[str, Any]) -> None:
     _print_line(f"    {line['decision']} by {actor}: {line['reason']}")
 
 
-def _show_log(options: argparse.Namespace, database: DatabaseManager) -> list[dict[str, Any]]:
+def _show_log(options: argparse.Namespace, database: DatabaseManager) -> dict[str, Any]:
     decisions = _history(options, database).decisions(options.family)
     plain = [line.to_dict() for line in decisions]
     if not options.json:
         for line in decisions:
             _print_decision(line)
-    return plain
+    return {"family": options.family, "decisions": plain}
 
 
 def _print_decision(line: PromotionRecord) -> None:

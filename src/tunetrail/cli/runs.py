@@ -1,11 +1,11 @@
 """`tunetrail runs`: list the trainings and sweeps of an experiment."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_experiment, add_uri
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.errors import UserError
@@ -57,11 +57,11 @@ def runs(arguments: Sequence[str]) -> int:
         columns.append(find_key("--sort", options.sort, all_runs))
     shown = listed[: options.limit] if options.limit else listed
 
-    if options.json:
-        print(json.dumps([run.to_dict() for run in shown], indent=2, allow_nan=False))
-    else:
-        columns += [condition.key for condition in conditions]
-        _print_table(shown, list(dict.fromkeys(columns)), len(listed))
+    columns += [condition.key for condition in conditions]
+    show(
+        lambda: {"runs": [run.to_dict() for run in shown], "total": len(listed)},
+        lambda: _print_table(shown, list(dict.fromkeys(columns)), len(listed)),
+    )
     return 0
 
 
@@ -83,7 +83,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=20, metavar="N", help=limit_help)
     columns_help = "further columns of the table"
     parser.add_argument("--columns", default="", metavar="KEY,...", help=columns_help)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_output_options(parser)
     add_uri(parser)
     add_experiment(parser, "name of the MLflow experiment")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tunetrail.cli.addresses import check_address, server_address
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_version_stores
 from tunetrail.errors import UserError
 
@@ -72,7 +73,9 @@ def serve(arguments: Sequence[str]) -> int:
         )
 
     def say_started() -> None:
-        print(f"{live_root.current} answers on {address} (Ctrl-C ends it)", flush=True)
+        version = str(live_root.current)
+        line = f"{version} answers on {address} (Ctrl-C ends it)"
+        show(lambda: {"version": version, "address": address}, lambda: print(line, flush=True))
 
     run_server(live_root, limits, options.host, options.port, say_started)
     return 0
@@ -92,6 +95,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help=host_help)
     parser.add_argument("--port", default=5001, type=int, help="port (default: %(default)s)")
 
+    add_output_options(parser)
     add_version_stores(parser)
     folder_help = "serve the model that was exported to this folder, without any store"
     parser.add_argument("--model-dir", metavar="FOLDER", help=folder_help)

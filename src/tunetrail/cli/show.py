@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.cli.command_parser import CommandParser
-from tunetrail.cli.output import add_json_option
+from tunetrail.cli.output import add_output_options
 from tunetrail.cli.output import show as show_result
+from tunetrail.cli.store_options import add_uri
 from tunetrail.cli.terminal import new_table, print_line, printable
-from tunetrail.config import BASE, TrackingConfig
+from tunetrail.config import BASE
 from tunetrail.paths import shown_uri
 
 if TYPE_CHECKING:
@@ -66,9 +67,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("run", metavar="RUN", help="one run, see above")
     worst_help = "number of worst rows; 0 for none, 20 at most (default: %(default)s)"
     parser.add_argument("--worst", type=int, default=3, metavar="N", help=worst_help)
-    add_json_option(parser)
-    uri_help = "the MLflow store (default: %(default)s)"
-    parser.add_argument("--uri", default=TrackingConfig().uri, help=uri_help)
+    add_output_options(parser)
+    add_uri(parser)
     return parser.parse_args(arguments)
 
 

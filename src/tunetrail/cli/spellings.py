@@ -13,6 +13,8 @@ COMPOSED_COMMANDS = (
     *("train", "watch", "resume", "repro", "sync", "plan", "prepare", "config", "demo"),
 )
 """Commands that read overrides; the others read options."""
+PARSED_COMPOSED = ("config",)
+"""Commands that read overrides next to options of their own."""
 PARSED_BELOW_MAIN = ("ingest", "sessions")
 """Commands whose options the command line itself parses."""
 

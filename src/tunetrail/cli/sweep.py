@@ -1,13 +1,13 @@
 """`tunetrail sweep show`: the jobs of a sweep, the best of them, and the decision on it."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import DATABASE_URLS, add_database
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.errors import UserError, not_writable
@@ -47,10 +47,7 @@ def sweep(arguments: Sequence[str]) -> int:
         summary = summarize_sweep(study, manager)
         html = sweep_page(summary, sweep_figures(summary, study)) if page else ""
 
-    if options.json:
-        print(json.dumps(summary.to_dict(), indent=2, allow_nan=False))
-    else:
-        _print_summary(summary)
+    show(summary.to_dict, lambda: _print_summary(summary))
     if page is not None:
         try:
             write_private_text(page, html)
@@ -70,7 +67,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("action", choices=("show",), help="what to do with the sweep")
     parser.add_argument("sweep", metavar="SWEEP", help="one sweep, see above")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_output_options(parser)
     parser.add_argument("--html", metavar="FILE", help="write a page that needs no network")
 
     add_database(parser, DATABASE_URLS)

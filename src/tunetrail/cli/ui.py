@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tunetrail.cli.addresses import check_address, server_address
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_experiment, add_uri
 from tunetrail.errors import UserError
 
@@ -36,7 +37,8 @@ def ui(arguments: Sequence[str]) -> int:
     # MLflow's server would create a missing file, and show empty pages.
     experiment_id = existing_experiment(options.uri, options.experiment).experiment_id
     page = experiment_page(server_address(options.host, options.port), experiment_id)
-    print(f"MLflow answers in about ten seconds on {page} (Ctrl-C ends it)", flush=True)
+    line = f"MLflow answers in about ten seconds on {page} (Ctrl-C ends it)"
+    show(lambda: {"page": page}, lambda: print(line, flush=True))
 
     environment = {
         **os.environ,
@@ -71,6 +73,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     host_help = "address to listen on; 0.0.0.0 lets other machines in (default: %(default)s)"
     parser.add_argument("--host", default="127.0.0.1", help=host_help)
     parser.add_argument("--port", default=5000, type=int, help="port (default: %(default)s)")
+    add_output_options(parser)
 
     return parser.parse_args(arguments)
 

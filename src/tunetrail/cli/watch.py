@@ -5,6 +5,7 @@ from typing import Any
 
 from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.conf_groups import groups_help
+from tunetrail.cli.output import show
 from tunetrail.config import TrainRequest, checked_session_ids
 from tunetrail.errors import ConfigError
 
@@ -28,6 +29,9 @@ next samples. While somebody else trains on this machine with the same database,
 What was trained is in the database: stop the watch (Ctrl-C, SIGTERM) and start it again whenever
 you like. A training that was stopped with it, or killed, is resumed. Set $TUNETRAIL_HOOK_URL to be
 told when root moves or a training fails (docs/applications.md).
+
+  --json      print one JSON object on stdout at the end, and text on stderr (docs/python.md)
+  --quiet     print warnings and errors only, on stderr; and JSON with --json
 
 Exit code: 0 with watch.once=true when nothing is left to train; 130 after Ctrl-C, 143 after
 SIGTERM; 2 for a mistake in the arguments, or while another watch of the database runs.
@@ -71,7 +75,10 @@ def _watch(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]
     from tunetrail.stores.database import DatabaseManager
     from tunetrail.watching import Watch
 
-    def show(node: ModelTrainingNode, results: Mapping[str, Any]) -> None:
+    trainings: list[dict[str, Any]] = []
+
+    def note(node: ModelTrainingNode, results: Mapping[str, Any]) -> None:
+        trainings.append(_as_json(results, node.report, node.page))
         print_results(results, request.tracking.uri, node.report, node.page)
 
     session_ids = checked_session_ids(request.session_id)
@@ -79,5 +86,24 @@ def _watch(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]
         watches_all = session_ids == (_ALL,)
         if not watches_all:
             summaries_of(database, session_ids)  # raises for an unknown one
-        Watch(request, database, None if watches_all else session_ids, show).run()
+        Watch(request, database, None if watches_all else session_ids, note).run()
+    # A watch that a signal ends has no result.
+    show(lambda: {"trainings": trainings})
     return {}
+
+
+def _as_json(results: Mapping[str, Any], report: str | None, page: str | None) -> dict[str, Any]:
+    """Return what a training came to, without the results of its steps."""
+    decisions = {
+        model_type: {
+            "decision": deployment["decision"],
+            "reason": deployment["reason"],
+            "name": deployment["name"],
+            "version": deployment["version"],
+            "is_root": deployment["promote"],
+            "run_id": deployment["mlflow_run_id"],
+        }
+        for model_type, deployment in results["results"]["steps"]["deployment"].items()
+    }
+    session_id = results["session_id"]
+    return {"session_id": session_id, "families": decisions, "report": report, "page": page}

@@ -49,7 +49,9 @@ def test_runs_of_equal_test_rows_need_no_warning(call_main: CallMain, store: str
 def test_runs_are_sorted_limited_and_printed_as_json(call_main: CallMain, store: str) -> None:
     result = call_main("runs", "--uri", store, "--sort", "after", "--limit", "1", "--json")
 
-    (run,) = json.loads(result.out)
+    printed = json.loads(result.out)
+    (run,) = printed["runs"]
+    assert printed["total"] == 2
     assert (run["name"], run["metrics"]) == ("[b]first[/b]", {"embedding/after": 0.5})
     assert run["params"] == {"embedding.training.learning_rate": "3e-05"}
     assert run["state"] == "succeeded" and run["tags"]["tunetrail.test_rows"] == "aaaa1111"
