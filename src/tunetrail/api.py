@@ -153,15 +153,17 @@ def runs(
     """
     if limit is not None and limit < 0:
         raise UserError(f"limit must be 0 or more, got {limit}. None lists all runs.")
-    from tunetrail.config import TrackingConfig
-    from tunetrail.stores.run_frame import runs_frame
-    from tunetrail.stores.run_list import existing_experiment, read_runs, select_runs
+    with saying(None):
+        from tunetrail.config import TrackingConfig
+        from tunetrail.stores.run_frame import runs_frame
+        from tunetrail.stores.run_list import existing_experiment, read_runs, select_runs
 
-    defaults = TrackingConfig()
-    tracker = existing_experiment(tracking_uri or defaults.uri, experiment or defaults.experiment)
-    conditions = [where] if isinstance(where, str) else where
-    selected = select_runs(read_runs(tracker), where=conditions, sort=sort, descending=descending)
-    return runs_frame(selected[:limit])
+        store = TrackingConfig()
+        tracker = existing_experiment(tracking_uri or store.uri, experiment or store.experiment)
+        conditions = [where] if isinstance(where, str) else where
+        all_runs = read_runs(tracker)
+        selected = select_runs(all_runs, where=conditions, sort=sort, descending=descending)
+        return runs_frame(selected[:limit])
 
 
 def _composed(

@@ -7,6 +7,7 @@ nor the root logger has a handler, nobody else would show them, and they are pri
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -20,16 +21,19 @@ WARNINGS, PROGRESS, LIBRARIES = 0, 1, 2
 _LEVELS = {WARNINGS: logging.WARNING, PROGRESS: logging.INFO, LIBRARIES: logging.DEBUG}
 _LINE, _TIME = "%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"
 
+_BARS, _BARS_VARIABLE = "transformers.utils.logging", "HF_HUB_DISABLE_PROGRESS_BARS"
+"""The module that shows a bar whenever weights are loaded, and the variable that it reads."""
+
 _QUIET_SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # It would print the address of each run, of folds as well; the last line names the run's.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    _BARS_VARIABLE: "1",
     # Otherwise every forked data loader warns about the threads of the tokenizer.
     "TOKENIZERS_PARALLELISM": "false",
 }
 """Environment variables of libraries. Those of the Hugging Face libraries stay if they are set."""
-_KEPT_IF_SET = ("HF_HUB_DISABLE_PROGRESS_BARS", "TOKENIZERS_PARALLELISM")
+_KEPT_IF_SET = (_BARS_VARIABLE, "TOKENIZERS_PARALLELISM")
 _QUIET_LEVELS = {
     **dict.fromkeys(
         ("mlflow", "sentence_transformers", "alembic", "httpx", "huggingface_hub"), logging.WARNING
@@ -63,6 +67,8 @@ def quieten() -> None:
     os.environ.update(_quiet_settings())
     for name, level in _QUIET_LEVELS.items():
         logging.getLogger(name).setLevel(level)
+    if _BARS in sys.modules:
+        sys.modules[_BARS].disable_progress_bar()
 
 
 @contextmanager
@@ -83,14 +89,39 @@ def saying(verbose: int | None, *, shows_lines: bool = True) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(changed_environment({VARIABLE: str(level)}))
         if level < LIBRARIES:
+            # First: whether the user has turned bars off stands in the environment.
+            stack.enter_context(_without_bars())
             stack.enter_context(changed_environment(_quiet_settings()))
             for name, quiet_level in _QUIET_LEVELS.items():
                 stack.enter_context(_level(logging.getLogger(name), quiet_level))
-        if logging.getLogger("tunetrail").level == logging.NOTSET:
+        # The command line's lines are shown by Hydra, or by nobody.
+        sets_level = shows_lines or verbose is not None
+        if sets_level and logging.getLogger("tunetrail").level == logging.NOTSET:
             stack.enter_context(_level(logging.getLogger("tunetrail"), _LEVELS[level]))
         if shows_lines:
             stack.enter_context(_printed_lines())
         yield
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Hide the bars of the Hugging Face libraries while the block runs.
+
+    They read the environment when they are imported, which may have been before the block.
+    """
+    module = sys.modules.get(_BARS)
+    is_on = module.is_progress_bar_enabled() if module else _BARS_VARIABLE not in os.environ
+    if module is not None:
+        module.disable_progress_bar()
+    try:
+        yield
+    finally:
+        module = sys.modules.get(_BARS)
+        if module is not None and is_on:
+            # Imported in the block, the hub's library says that its own bars stay off.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                module.enable_progress_bar()
 
 
 @contextmanager

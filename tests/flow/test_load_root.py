@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+import transformers
 from tests.families import language_folder
 
 import tunetrail
@@ -91,6 +92,26 @@ def test_load_root_returns_the_registered_model(
     answer = llm.chat(MESSAGES, max_new_tokens=8)
     assert answer and answer == llm.generate(MESSAGES[0]["content"], max_new_tokens=8)
     assert answer == llm.chat(MESSAGES, max_new_tokens=8)
+
+
+def test_load_root_shows_no_bar_of_a_library(
+    embedding_root: Any,
+    llm_root: LanguageModel,
+    store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    # As in a notebook that has imported the library itself.
+    monkeypatch.setattr(transformers.utils.logging, "_tqdm_active", True)
+    capfd.readouterr()
+
+    for family in ("embedding", "llm"):
+        tunetrail.load_root(family, tracking_uri=store)
+
+    printed = capfd.readouterr()
+    assert printed.out == "" and "Loading weights" not in printed.err
+    # The application's own models have their bars again.
+    assert transformers.utils.logging.is_progress_bar_enabled()
 
 
 def test_load_root_reads_an_exported_folder_without_a_store(

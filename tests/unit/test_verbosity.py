@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from transformers.utils import logging as transformers_logging
 
 from tunetrail.errors import ConfigError
 from tunetrail.verbosity import VARIABLE, saying, verbosity
@@ -141,3 +142,29 @@ def test_saying_prints_in_a_notebook_without_the_colour_of_errors(
         monkeypatch.setattr(sys, "stderr", OutStream())
         say()
     assert "a step" in capsys.readouterr().out
+
+
+@pytest.fixture
+def bars() -> Iterator[None]:
+    """The bars of transformers, which other tests may have turned off."""
+    was_on = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.enable_progress_bar()
+    yield
+    if not was_on:
+        transformers_logging.disable_progress_bar()
+
+
+@pytest.mark.parametrize(("verbose", "shows_bars"), [(0, False), (1, False), (2, True)])
+def test_saying_hides_the_bars_of_a_library_that_is_imported_already(
+    bars: None, verbose: int, shows_bars: bool
+) -> None:
+    with saying(verbose), saying(None):
+        assert transformers_logging.is_progress_bar_enabled() == shows_bars
+    assert transformers_logging.is_progress_bar_enabled()
+
+
+def test_saying_leaves_bars_off_that_the_application_has_turned_off(bars: None) -> None:
+    transformers_logging.disable_progress_bar()
+    with saying(1):
+        pass
+    assert not transformers_logging.is_progress_bar_enabled()

@@ -11,7 +11,6 @@ from tunetrail.cli.store_options import add_experiment, add_uri
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import write_private_text
-from tunetrail.verbosity import quieten
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +46,6 @@ examples:
 def compare(arguments: list[str]) -> int:
     """Compare the models, print the result, and write what the options ask for."""
     options = _parse(arguments)
-    quieten()
     # Imported only after parsing: --help doesn't wait for MLflow.
     from tunetrail.comparing import compare as compare_scored
     from tunetrail.comparing import log_comparison

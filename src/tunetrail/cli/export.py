@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,8 +44,6 @@ def export(arguments: Sequence[str]) -> int:
     """Run `tunetrail export`."""
     options = _parse(arguments)
     check_packages(options.to)
-    # MLflow's bars for files would stand between the lines.
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     # Imported only after parsing: --help doesn't wait for torch.
     from tunetrail.learning.training.console import silence_lightning
     from tunetrail.pipeline.exporting import export_version

@@ -52,8 +52,9 @@ def printing(command: str, arguments: Sequence[str]) -> Iterator[list[str]]:
     with contextlib.ExitStack() as stack:
         token = _JSON_STREAM.set(sys.stdout if is_json else None)
         stack.callback(_JSON_STREAM.reset, token)
+        # Libraries stay quiet with every command, whatever it imports.
+        stack.enter_context(saying(WARNINGS if is_quiet else None, shows_lines=False))
         if is_quiet:
-            stack.enter_context(saying(WARNINGS, shows_lines=False))
             nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
         elif is_json:

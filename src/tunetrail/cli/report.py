@@ -8,7 +8,6 @@ from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_uri
 from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import write_private_text
-from tunetrail.verbosity import quieten
 
 _DESCRIPTION = """\
 Write the report of a run as one HTML page that needs no network: what was decided and why, metrics
@@ -33,7 +32,6 @@ examples:
 def report(arguments: list[str]) -> int:
     """Write the page of a run, and print its path."""
     options = _parse(arguments)
-    quieten()
     # Imported only after parsing: --help doesn't wait for MLflow.
     from tunetrail.run_reports import read_page
 

@@ -27,7 +27,6 @@ from tunetrail.paths import is_missing_file
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
 from tunetrail.stores.ledger import open_intents, root_line
 from tunetrail.stores.quick_alias import quick_alias
-from tunetrail.verbosity import quieten
 
 if TYPE_CHECKING:
     from tunetrail.deployment.root_moves import RootMoves
@@ -162,7 +161,6 @@ def _catch_up(
 
 def _moves(name: str, options: argparse.Namespace, database: DatabaseManager) -> "RootMoves":
     """Open MLflow's store, which takes seconds."""
-    quieten()
     from tunetrail.deployment.root_alias import RootAlias
     from tunetrail.deployment.root_moves import RootMoves
     from tunetrail.stores.tracking import existing_store

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,8 +41,6 @@ def serve(arguments: Sequence[str]) -> int:
     """Run `tunetrail serve`."""
     options = _parse(arguments)
     check_address(options.host, options.port)
-    # MLflow's bars for files would stand between the lines.
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     # Imported only after parsing: --help doesn't wait for torch.
     from tunetrail.learning.training.console import silence_lightning
     from tunetrail.pipeline.root_sources import ExportedRoot, RegisteredRoot, family_of

@@ -50,6 +50,7 @@ from tunetrail.stores.run_tags import FAMILY_TAG, OUTCOME_TAG
 from tunetrail.stores.spools import SPOOL
 from tunetrail.stores.system_metrics import system_metrics
 from tunetrail.stores.tracking import TrackedRun, Tracker
+from tunetrail.verbosity import saying
 
 Rows: TypeAlias = pd.DataFrame | Iterable[pd.DataFrame] | Mapping[str, SessionRows]
 """Samples, see `DataSciencePipeline.prepare`."""
@@ -102,6 +103,7 @@ class DataSciencePipeline:
         """Find the configured base model, so that a wrong name fails before any work is done."""
         return family_named(model_type).resolve_base(self.settings)
 
+    @saying(None)
     def prepare(
         self,
         model_type: str,
@@ -133,6 +135,7 @@ class DataSciencePipeline:
         sessions = _by_session(rows, "rows", reference)
         return prepare_sessions(family, self.settings, path, models, sessions, folder)
 
+    @saying(None)
     def run(
         self,
         model_type: str,
