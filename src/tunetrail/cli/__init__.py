@@ -108,7 +108,7 @@ kinds:
                  rejected are stored separately and never trained on.
 
 optional columns of every row:
-  group          rows of one group stay on the same side of the split
+  group          rows of one group stay together in train, validation or test
   timestamp      ISO 8601, Unix seconds or milliseconds
   weight         weight of the row in the training of a language model, above 0 (default: 1)"""
 

@@ -138,7 +138,7 @@ class CleaningConfig:
 
 @dataclass(kw_only=True)
 class SplitConfig:
-    """Which rows are held out for validation and test, and which rows count as twins."""
+    """Which rows are held out for validation and test, and which rows count as near-duplicates."""
 
     validation_share: float = setting(0.15, _OPEN_SHARE)
     """Share of the rows held out for validation: early stopping and the choice of the
@@ -148,18 +148,18 @@ class SplitConfig:
     """Share of the rows held out for the comparison with root; no training sees them."""
 
     near_duplicate_similarity: float = setting(0.8, SHARE)
-    """Jaccard similarity from which two rows are twins, which always end up on the same
-    side of the split. 0: only rows with equal texts, texts that differ in one word, or a
+    """Jaccard similarity from which two rows are near-duplicates, which always go into the same
+    split. 0: only rows with equal texts, texts that differ in one word, or a
     common group are."""
 
     method: str = setting("auto", one_of("auto", "content", "time"))
-    """`content` assigns rows to sides by a hash of their content, so that a row keeps its
-    side in later runs, whatever the seed; `time` holds out the newest rows; `auto` is
+    """`content` assigns rows to splits by a hash of their content, so that a row keeps its
+    split in later runs, whatever the seed; `time` holds out the newest rows; `auto` is
     `time` if the oldest row has a timestamp, else `content`."""
 
     stratify: bool = True
-    """Learn every label, and bring it to the held-out sides as far as their shares have room for
-    it: the first cluster of twins of a label is in the train split."""
+    """Learn every label, and bring it to the held-out splits as far as their shares have room for
+    it: the first cluster of near-duplicates of a label is in the train split."""
 
     salt: str = "tunetrail"
     """Text that goes into the hash of `content`: another salt is another split. Change it
@@ -175,7 +175,7 @@ class SplitConfig:
 
 @dataclass(kw_only=True)
 class AugmentationConfig:
-    """How extra rows are made from rows of the train side; without a method, none are."""
+    """How extra rows are made from rows of the train split; without a method, none are."""
 
     methods: list[str] = field(default_factory=list)
     """Ways to make a row from another: `word_dropout`, `word_swap`, `typo`, `synonym`,
@@ -232,7 +232,7 @@ class AugmentationConfig:
 
 @dataclass(kw_only=True)
 class HardNegativesConfig:
-    """How hard negatives are mined, with the model itself, among the train side's positives."""
+    """How hard negatives are mined, with the model itself, among the train split's positives."""
 
     enabled: bool = False
     """Mine a hard negative for each pair that has none."""

@@ -23,7 +23,7 @@ class CrossValidationConfig:
     n_splits: int = setting(
         5, Rule("0 (off) or at least 2", lambda splits: splits == 0 or splits >= 2)
     )
-    """Folds of the cross-validation over the train side; 0 turns it off."""
+    """Folds of the cross-validation over the train split; 0 turns it off."""
 
     budget: float = setting(0.2, ABOVE_ZERO_TO_ONE)
     """Share of a full training's steps that each fold gets. With 0.2, five folds cost about

@@ -65,7 +65,7 @@ class Settings:
     # NumPy's global generator takes no larger seed.
     seed: int = setting(42, Rule("between 0 and 2**32 - 1", lambda seed: 0 <= seed < 2**32))
     """Seed of every random number: dropout, the order of rows, folds, resamples. A row's
-    side of the split doesn't depend on it."""
+    split doesn't depend on it."""
 
     output_dir: str = setting("training_output", PATH)
     """Folder for reports, prepared rows and checkpoints of the runs."""
@@ -90,7 +90,7 @@ class Settings:
     """Rows held out for validation and test."""
 
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    """Extra rows for the train side."""
+    """Extra rows for the train split."""
 
     session_weights: list[float] = field(default_factory=list)
     """How often each row of a session is learnt per epoch, in the order of `session_id`: with

@@ -112,7 +112,7 @@ class RowChecksConfig:
     """Rows in another language than `validation.language`."""
 
     constant: CheckConfig = _check(set_aside=True)
-    """Rows with two equal sides, or with one word over and over."""
+    """Rows with two equal texts, or with one word over and over."""
 
     contradictory: CheckConfig = _check()
     """Rows with the same input and another output, label, score or preference."""
@@ -121,7 +121,7 @@ class RowChecksConfig:
     """Rows that equal an earlier one; cleaning keeps the earlier one."""
 
     outlier: CheckConfig = _check()
-    """Rows unlike all others, by the vectors of the model."""
+    """Rows unlike all other rows, by the vectors of the model."""
 
     def __post_init__(self) -> None:
         # Such rows have no text at all; the other findings are a matter of taste.

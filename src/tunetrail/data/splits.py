@@ -89,7 +89,7 @@ def check_no_leak(sides: Mapping[str, pd.DataFrame]) -> None:
         shared = set(first_rows["cluster"]) & set(second_rows["cluster"])
         if shared:
             raise SampleError(
-                f"clusters must be on one side only, got {len(shared)} both in {first} and in "
+                f"clusters must be in one split only, got {len(shared)} both in {first} and in "
                 f"{second}, for example {min(shared)[:12]}. Split with split_rows or make_folds."
             )
 

@@ -154,7 +154,7 @@ def test_check_no_leak_raises_on_a_shared_cluster() -> None:
     check_no_leak({"train": rows.iloc[:1], "test": rows.iloc[1:]})
 
     with pytest.raises(
-        SampleError, match="clusters must be on one side only, got 1 both in train and in test"
+        SampleError, match="clusters must be in one split only, got 1 both in train and in test"
     ):
         check_no_leak({"train": rows, "test": rows.iloc[1:]})
 

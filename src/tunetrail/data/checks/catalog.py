@@ -43,7 +43,7 @@ _CHECKS = (
         "rows have the input of another row and a different output, label, score or preference",
     ),
     Check("rows.duplicate", "rows are equal to an earlier one"),
-    Check("rows.outlier", "texts are unlike all others"),
+    Check("rows.outlier", "texts are unlike all other rows"),
     Check("labels.score_range", "scores lie outside the scale", ColumnType.NUMBER),
     Check("labels.unknown_label", "labels are unknown or look misspelt", ColumnType.LABEL),
     Check("labels.similar", "labels that look like a commoner one", is_measure=True),

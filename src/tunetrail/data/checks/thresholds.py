@@ -149,8 +149,10 @@ def _message(
     set_aside = ", set aside" if config.set_aside else ""
     message = f"{len(details)} of {rows_checked} rows{set_aside}: {check.meaning}"
 
-    # If every row has a detail of its own, none of them is worth naming.
+    # If every row has a detail of its own, or all have the same that the check's name tells, none
+    # of them is worth naming.
     most_common, count = Counter(details.values()).most_common(1)[0]
-    if count > 1 or len(details) == 1:
+    says_more = most_common not in check.meaning
+    if says_more and (count > 1 or len(details) == 1):
         message += f"; most common: {most_common} ({count})"
     return message

@@ -53,7 +53,7 @@ class ItemBuilder:
         if not pairs:
             raise SampleError(
                 f"llm.max_length={self.tokenizer.max_length} cuts off the difference between the "
-                f"answers in all {len(records)} rows on one side of the split. Raise it."
+                f"answers in all {len(records)} rows of one split. Raise it."
             )
 
         items = []
@@ -100,6 +100,6 @@ class ItemBuilder:
         if records and not rows:
             raise SampleError(
                 f"llm.max_length={self.tokenizer.max_length} cuts off the whole output of all "
-                f"{len(records)} rows on one side of the split. Raise it."
+                f"{len(records)} rows of one split. Raise it."
             )
         return rows, supervised

@@ -150,7 +150,7 @@ def test_report_has_every_section() -> None:
 def test_report_says_what_became_of_the_rows() -> None:
     shown = visible(full_page())
     assert "validation too_short 12 900 888 0 12".replace(" ", "") in shown.replace(" ", "")
-    assert "Sides: train 570, validation 121, test 121." in shown
+    assert "Splits: train 570, validation 121, test 121." in shown
 
 
 def test_report_puts_errors_before_warnings_before_passed_checks() -> None:
