@@ -109,7 +109,7 @@ kinds:
 
 optional columns of every row:
   group          rows of one group stay together in train, validation or test
-  timestamp      ISO 8601, Unix seconds or milliseconds
+  timestamp      ISO 8601, 24.11.2026 12:00, Unix seconds or milliseconds
   weight         weight of the row in the training of a language model, above 0 (default: 1)"""
 
 

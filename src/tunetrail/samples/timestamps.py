@@ -11,6 +11,10 @@ from tunetrail.samples.values import shortened
 
 _UNIX_TEXT = re.compile(r"[0-9]{9,10}(\.[0-9]{1,9})?|[0-9]{12,13}")
 """Seconds or milliseconds. Other lengths are left to ISO 8601: 20261124 is a date."""
+_DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:,? +(\d{1,2}:\d{2}(?::\d{2})?))?")
+_YEAR_FIRST = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(?: +(\d{1,2}:\d{2}(?::\d{2})?))?")
+"""Dates with dots begin with the day, and those with slashes here with the year. 03/04/2026 is left
+out: it is in March for some and in April for others."""
 _LEAST_MILLISECONDS = 1e11
 """As seconds, this would be the year 5138."""
 
@@ -21,9 +25,9 @@ def checked_timestamp(value: Any, column: str = TIMESTAMP_COLUMN) -> str:
     These texts sort in the order of their moments.
 
     Args:
-        value: ISO 8601 (UTC if it names no zone), a date or datetime, or Unix seconds, or
-            milliseconds if above 1e11. Text of 9 or 10 digits counts as seconds, of 12 or 13 as
-            milliseconds.
+        value: ISO 8601, `24.11.2026 12:00` or `2026/11/24 12:00` (UTC if it names no zone), a date
+            or datetime, or Unix seconds, or milliseconds if above 1e11. Text of 9 or 10 digits
+            counts as seconds, of 12 or 13 as milliseconds.
         column: The name of the value in the error message.
 
     Raises:
@@ -40,6 +44,26 @@ def checked_timestamp(value: Any, column: str = TIMESTAMP_COLUMN) -> str:
         ) from error
 
 
+def _read_date(text: str) -> datetime:
+    """Return the moment of a text; raises `ValueError` if it is none."""
+    try:
+        return datetime.fromisoformat(text)
+    # Only now: nearly all timestamps are ISO 8601, and there may be millions of them.
+    except ValueError:
+        if match := _DAY_FIRST.fullmatch(text):
+            day, month, year, clock = match.groups()
+        elif match := _YEAR_FIRST.fullmatch(text):
+            year, month, day, clock = match.groups()
+        else:
+            raise
+
+    midnight = datetime(int(year), int(month), int(day))
+    if clock is None:
+        return midnight
+    hour, minute, second = map(int, [*clock.split(":"), "0"][:3])
+    return midnight.replace(hour=hour, minute=minute, second=second)
+
+
 def is_timestamp(value: Any) -> bool:
     """Tell whether a value is a moment as stored samples have it: text in ISO 8601."""
     try:
@@ -51,7 +75,7 @@ def is_timestamp(value: Any) -> bool:
 def _moment(value: Any) -> datetime:
     if isinstance(value, str):
         text = value.strip()
-        value = float(text) if _UNIX_TEXT.fullmatch(text) else datetime.fromisoformat(text)
+        value = float(text) if _UNIX_TEXT.fullmatch(text) else _read_date(text)
 
     if isinstance(value, datetime):
         # Subclasses with nanoseconds (pandas) become plain datetimes.

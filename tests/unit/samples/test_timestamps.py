@@ -28,6 +28,10 @@ EMBEDDING, LLM = SampleKind.EMBEDDING, SampleKind.LLM
         (" 2026-11-24 12:00:00.25 ", "2026-11-24T12:00:00.250000+00:00"),
         ("2026-11-24", "2026-11-24T00:00:00+00:00"),
         ("20261124", "2026-11-24T00:00:00+00:00"),
+        ("24.11.2026", "2026-11-24T00:00:00+00:00"),
+        ("1.3.2026 9:05", "2026-03-01T09:05:00+00:00"),
+        ("01.03.2026, 13:05:59", "2026-03-01T13:05:59+00:00"),
+        ("2026/11/24 12:00", "2026-11-24T12:00:00+00:00"),
         (1_764_000_000, "2025-11-24T16:00:00+00:00"),
         (1_764_000_000.5, "2025-11-24T16:00:00.500000+00:00"),
         (1_764_000_000_500, "2025-11-24T16:00:00.500000+00:00"),
@@ -50,6 +54,12 @@ def test_parse_sample_brings_timestamps_to_utc(value, expected):
         warnings.simplefilter("ignore", UserWarning)  # pandas warns that nanoseconds are dropped
         sample = parse_sample({"text": "a", "timestamp": value}, LLM)
     assert (sample.timestamp, sample.metadata) == (expected, {})
+
+
+@pytest.mark.parametrize("value", ["31.02.2026", "03/04/2026", "1.3.26", "24.11.2026 25:00"])
+def test_parse_sample_refuses_a_date_that_is_none_or_two(value):
+    with pytest.raises(SampleError, match=r"^timestamp must be ISO 8601, .* got "):
+        parse_sample({"text": "a", "timestamp": value}, LLM)
 
 
 @pytest.mark.parametrize("value", [None, math.nan, pandas.NaT])
