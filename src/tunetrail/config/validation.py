@@ -10,6 +10,7 @@ from tunetrail.config.checks import (
     Rule,
     at_least,
     check,
+    check_identifier,
     check_settings,
     one_of,
     setting,
@@ -213,7 +214,7 @@ class ConversationChecksConfig:
 
 @dataclass(kw_only=True)
 class DriftChecksConfig:
-    """Distances from the previous session, between 0 (no difference) and 1 (nothing in common)."""
+    """Distances from another session, between 0 (no difference) and 1 (nothing in common)."""
 
     length: CheckConfig = _check(threshold=0.15)
     """Distance of the text lengths: the Kolmogorov-Smirnov statistic, less what chance
@@ -227,8 +228,14 @@ class DriftChecksConfig:
     """Distance of the texts' vectors: how well a classifier tells the two sessions
     apart."""
 
+    against: str | None = None
+    """Session that the distances are measured from; null for the last one that was made
+    before this session."""
+
     def __post_init__(self) -> None:
         _check_group("drift", self)
+        if self.against is not None:
+            check_identifier("validation.drift.against", self.against)
 
 
 @dataclass(kw_only=True)
@@ -273,7 +280,7 @@ class ValidationConfig:
     """Checks of conversations and outputs."""
 
     drift: DriftChecksConfig = field(default_factory=DriftChecksConfig)
-    """Distances from the previous session."""
+    """Distances from the previous session, or from another one."""
 
     def __post_init__(self) -> None:
         check_settings("validation", self)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from tunetrail.config import Settings
 from tunetrail.data.rows import rows_frame, rows_of_shapes
+from tunetrail.errors import ConfigError, did_you_mean
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.samples import shape_named
 from tunetrail.stores.database import DatabaseManager
@@ -96,21 +97,44 @@ def rows_by_session(
 def previous_rows(
     database: DatabaseManager, session_id: str, family: ModelFamily, settings: Settings
 ) -> pd.DataFrame | None:
-    """Return rows of the last earlier session with samples of the family; None if there is none."""
+    """Return rows of the session that drift is measured from; None if there is none.
+
+    Raises:
+        ConfigError: The session that the settings name has no samples of the family.
+    """
+    previous = _previous_session(database, session_id, family, settings)
+    row_count = settings.validation.judged_rows
+    if previous is None or not row_count:
+        return None
+    logger.info("%s: drift is measured from session %s", family.name, previous)
+
+    # As many rows as the checks look at: the previous session may hold millions.
+    samples = chain.from_iterable(database.read_samples(previous, family.kind))
+    rows = rows_frame((stored.row_id, stored.sample) for stored in islice(samples, row_count))
+
+    counts = database.count_shapes(previous, family.kind)
+    shapes = family.chosen_shapes(settings) or _default_shapes(counts, family, settings)
+    return rows_of_shapes(rows, shapes) if shapes else rows
+
+
+def _previous_session(
+    database: DatabaseManager, session_id: str, family: ModelFamily, settings: Settings
+) -> str | None:
+    """Return the session that the settings name, or the last one before; None if there is none."""
     # Oldest first; the session itself may be trained on for the first time, or again.
     session_ids = [
         summary.session_id for summary in database.sessions() if summary.samples.get(family.kind)
     ]
+
+    against = settings.validation.drift.against
+    if against is not None:
+        if against not in session_ids:
+            raise ConfigError(
+                f"validation.drift.against must be a session with {family.kind} samples, "
+                f"got {against!r}.{did_you_mean(against, session_ids)}"
+            )
+        return against
+
     if session_id in session_ids:
         session_ids = session_ids[: session_ids.index(session_id)]
-    row_count = settings.validation.judged_rows
-    if not session_ids or not row_count:
-        return None
-
-    # As many rows as the checks look at: the previous session may hold millions.
-    samples = chain.from_iterable(database.read_samples(session_ids[-1], family.kind))
-    rows = rows_frame((stored.row_id, stored.sample) for stored in islice(samples, row_count))
-
-    counts = database.count_shapes(session_ids[-1], family.kind)
-    shapes = family.chosen_shapes(settings) or _default_shapes(counts, family, settings)
-    return rows_of_shapes(rows, shapes) if shapes else rows
+    return session_ids[-1] if session_ids else None
