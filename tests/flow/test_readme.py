@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.documents import DOCUMENTS, README, REPOSITORY, blocks, commands
 
 from tunetrail import DatabaseManager
 from tunetrail.cli import main
@@ -16,21 +17,7 @@ from tunetrail.cli.composed_run import run_composed
 from tunetrail.collecting import collect
 from tunetrail.config import TrainRequest
 
-REPOSITORY = Path(__file__).parents[2]
-README = REPOSITORY / "README.md"
-DOCUMENTS = (README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md")))
 MAKEFILE = REPOSITORY / "Makefile"
-
-
-def blocks(language: str, *documents: Path) -> list[str]:
-    texts = [document.read_text() for document in documents or DOCUMENTS]
-    pattern = re.compile(rf"^```{language}\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
-    return [block for text in texts for block in pattern.findall(text)]
-
-
-def commands() -> list[list[str]]:
-    lines = "\n".join(blocks("bash")).splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
 def write_samples(folder: Path) -> None:

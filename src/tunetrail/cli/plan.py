@@ -17,7 +17,7 @@ _HELP = """\
 usage: tunetrail plan session_id=ID|[ID,ID] [model_type=embedding|llm|all]
                       [GROUP=OPTION ...] [KEY=VALUE ...]
 
-Says in seconds what `tunetrail train` with the same arguments will take: rows by side, tokens,
+Says in seconds what `tunetrail train` with the same arguments will take: rows by split, tokens,
 steps, padding, the time of each stage, memory, disk, and what will be registered where.
 
 The rows are prepared as for a training, and a few steps of the real model on real rows are timed.

@@ -111,7 +111,10 @@ def test_config_warns_of_what_is_most_likely_a_mistake(
         (["embedding.training.schedule=cosin"], "got 'cosin'. Did you mean 'cosine'?"),
         (["split.test_share=2"], "split.test_share must be between 0 and 1, both excluded, got 2"),
         (["embeding.training"], "there is no key embeding.training. Did you mean 'embedding.train"),
-        (["--jsn"], "config has the options --diff, --short, --json, --schema, got --jsn."),
+        (
+            ["--jsn"],
+            "config has the options --diff, --short, --json, --quiet, --schema, got --jsn.",
+        ),
         (["--schema", "seed=1"], "--schema takes sections only, got seed=1"),
         (["--schema", "seed"], "--schema must be followed by one of database, preparation"),
         (["seed=1,2"], "add --multirun"),
