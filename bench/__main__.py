@@ -29,6 +29,7 @@ BENCHMARKS = (
     "gradcache",
     "overhead",
     "tracking",
+    "plan",
 )
 ON_DEMAND = ("quality", "gpu")
 """Take hours, need a file or a GPU: run by `--only` alone."""
