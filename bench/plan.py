@@ -4,7 +4,6 @@ import resource
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import psutil
