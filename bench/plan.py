@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import psutil
 from rich.console import Console
 
 from bench.fresh import Arm, called_fresh
 from bench.results import Figure, Options, Result
 from tunetrail.data.stdlib_docs import stdlib_docs
+from tunetrail.processes import seconds_of_process
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
 
@@ -112,7 +112,7 @@ def planned(place: str, overrides: list[str], folder: str) -> dict[str, Any]:
     """Return what a plan says, in a process of its own."""
     node, request = _node(place, overrides)
     began = time.perf_counter()
-    plan = node.plan(request)
+    plan = node.plan(request, start_seconds=seconds_of_process())
     (family,) = plan.families.values()
     stages = {f"stage {stage.stage}": stage.seconds for stage in family.stages}
     return {
@@ -127,10 +127,9 @@ def taken(place: str, overrides: list[str], folder: str) -> dict[str, Any]:
     """Return what a training has taken, in a process of its own."""
     node, request = _node(place, overrides)
     node.execute(request)
-    # Since the process has begun, as the plan counts it.
-    seconds = time.time() - psutil.Process().create_time()
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": seconds, "mib": kib / 1024}
+    # Since the process has begun, as the plan counts it.
+    return {"seconds": seconds_of_process(), "mib": kib / 1024}
 
 
 def _node(place: str, overrides: list[str]) -> tuple[Any, dict[str, str]]:

@@ -1,10 +1,10 @@
 """From an application's session to a measurably better embedding model or LLM.
 
 `train` fine-tunes on a session's samples and makes the new model root if it is measurably better,
-`prepare` shows what happens to the rows before, `runs` lists the trainings, `compare` compares
-their models, and `load_root` loads the model in use. `DatabaseManager.ingest` stores samples,
-`Session` logs them from an application, and `ModelTrainingNode` trains with settings that are
-objects.
+`plan` says before what that will take, `prepare` shows what happens to the rows, `runs` lists the
+trainings, `compare` compares their models, and `load_root` loads the model in use.
+`DatabaseManager.ingest` stores samples, `Session` logs them from an application, and
+`ModelTrainingNode` trains with settings that are objects.
 
 All of it is imported on first use, so that `import tunetrail` takes no time.
 """
@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunetrail.api import prepare, runs, train
+    from tunetrail.api import plan, prepare, runs, train
     from tunetrail.comparing import compare
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline import DataSciencePipeline
@@ -34,6 +34,7 @@ __all__ = [
     "__version__",
     "compare",
     "load_root",
+    "plan",
     "prepare",
     "runs",
     "train",
@@ -49,6 +50,7 @@ _HOMES = {
     "TrainingResult": "tunetrail.pipeline.training_result",
     "compare": "tunetrail.comparing",
     "load_root": "tunetrail.pipeline.root_model",
+    "plan": "tunetrail.api",
     "prepare": "tunetrail.api",
     "runs": "tunetrail.api",
     "train": "tunetrail.api",

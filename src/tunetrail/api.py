@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tunetrail.config import TrainRequest
     from tunetrail.data.flow.prepared import PreparedSession
+    from tunetrail.pipeline.planning.run_plan import RunPlan
     from tunetrail.pipeline.training_result import TrainingResult
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,44 @@ def train(
             return node.execute(
                 {"session_id": request.session_id, "model_type": request.model_type}
             )
+
+
+def plan(
+    session_id: str | Sequence[str] | None = None,
+    model_type: str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    verbose: int | None = None,
+    **settings: Any,
+) -> "RunPlan":
+    """Say what `train` with the same arguments will take, before it is paid for.
+
+    A few steps of the real model on real rows are timed; nothing is trained or recorded.
+
+    Args:
+        session_id: The session to learn from, or several.
+        model_type: `embedding`, `llm` or `all` (the default).
+        overrides: As for `train`.
+        verbose: As for `train`.
+        settings: As for `train`.
+
+    Returns:
+        Rows, steps, time, memory and disk by model type: `.seconds`,
+        `.families["embedding"].memory.peak_bytes`, `.to_dict()`.
+
+    Raises:
+        UserError: The settings, the session or its samples can't be trained on.
+        TrainingError: The model or the machine isn't up to the training.
+    """
+    with saying(verbose):
+        request = _composed(session_id, model_type, settings, overrides)
+        _say_loading()
+        from tunetrail.node import ModelTrainingNode, NodeConfig
+        from tunetrail.stores.database import DatabaseManager
+
+        with DatabaseManager(request.database.url) as manager:
+            node = ModelTrainingNode(NodeConfig(settings=request), manager)
+            return node.plan({"session_id": request.session_id, "model_type": request.model_type})
 
 
 def prepare(

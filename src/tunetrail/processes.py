@@ -1,4 +1,4 @@
-"""Processes: end this process when a process that it works for is gone."""
+"""Processes: how old this one is, and its end when one that it works for is gone."""
 
 import os
 import signal
@@ -8,6 +8,11 @@ import time
 import psutil
 
 _POLL_SECONDS = 1.0
+
+
+def seconds_of_process() -> float:
+    """Return the seconds since this process was started."""
+    return time.time() - psutil.Process().create_time()
 
 
 def end_with(parent: int, driver: int | None = None) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from tests.commands import CallMain
 
+import tunetrail
 from tunetrail.stores.database import DatabaseManager
 
 KEYS_OF_FAMILY = {
@@ -87,3 +88,31 @@ def test_plan_prints_stages_places_and_what_was_assumed(
 
     quiet = call_main(*words, "model_type=embedding", "--quiet")
     assert (quiet.exit_code, quiet.out) == (0, "")
+
+
+def test_plan_in_python_says_the_same(session: str, tiny_embedding_model: str) -> None:
+    plan = tunetrail.plan(
+        session,
+        "embedding",
+        verbose=0,
+        embedding={"model": tiny_embedding_model, "training": {"batch_size": 4}},
+        cross_validation="off",
+    )
+
+    family = plan.families["embedding"]
+    assert family.work.steps > 0 and not family.work.folds
+    assert [stage.stage for stage in family.stages] == [
+        "prepare",
+        "training",
+        "evaluation",
+        "deployment",
+    ]
+    assert repr(plan).splitlines()[0].split() == [
+        "model",
+        "train",
+        "rows",
+        "steps",
+        "time",
+        "memory",
+    ]
+    assert "<td>embedding</td>" in plan._repr_html_()

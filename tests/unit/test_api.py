@@ -33,7 +33,7 @@ from tunetrail.stores.database import DatabaseManager
         ({"session_id": "a/b"}, ["session_id=a/b"], ConfigError),
     ],
 )
-@pytest.mark.parametrize("command", ["train", "prepare"])
+@pytest.mark.parametrize("command", ["train", "plan", "prepare"])
 def test_error_is_the_line_of_the_command(
     command: str,
     settings: dict[str, Any],

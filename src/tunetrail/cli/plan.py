@@ -59,12 +59,15 @@ def _plan_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, A
     try:
         from tunetrail.cli.plan_text import print_plan
         from tunetrail.node import ModelTrainingNode, NodeConfig
+        from tunetrail.processes import seconds_of_process
         from tunetrail.stores.database import DatabaseManager
     finally:
         gc.enable()
 
     call = {"session_id": request.session_id, "model_type": request.model_type}
     with DatabaseManager(request.database.url) as manager:
-        run_plan = ModelTrainingNode(NodeConfig(settings=request), manager).plan(call)
+        node = ModelTrainingNode(NodeConfig(settings=request), manager)
+        # The libraries are imported by now, as they are when a training begins.
+        run_plan = node.plan(call, start_seconds=seconds_of_process())
     show(run_plan.to_dict, lambda: print_plan(run_plan))
     return {}

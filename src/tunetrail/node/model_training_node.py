@@ -352,7 +352,7 @@ class ModelTrainingNode:
                 collect(self.db_manager, session_id)
             return prepare_session(self.settings, self.db_manager, session_ids, model_type, folder)
 
-    def plan(self, request: Mapping[str, Any]) -> RunPlan:
+    def plan(self, request: Mapping[str, Any], *, start_seconds: float = 0.0) -> RunPlan:
         """Return what a training will take, before it is paid for: rows, steps, time, memory, disk.
 
         A few steps of the real model on real rows are timed. Nothing is recorded; what is prepared
@@ -360,6 +360,8 @@ class ModelTrainingNode:
 
         Args:
             request: As for `execute`.
+            start_seconds: What a training takes until it has imported its libraries; 0 if it will
+                run in this process.
 
         Raises:
             UserError: The request, the session or its samples can't be trained on.
@@ -369,7 +371,9 @@ class ModelTrainingNode:
         with saying(self.verbose):
             _, families = self._check(session_ids, model_type)
             read_general_files(self.settings, families)
-            return plan_sessions(self.settings, self.db_manager, session_ids, families)
+            return plan_sessions(
+                self.settings, self.db_manager, session_ids, families, start_seconds
+            )
 
     def _complete(self, started: StartedRun) -> TrainingResult:
         """Train what isn't finished, and return and store the results of the run."""

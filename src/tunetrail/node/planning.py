@@ -3,8 +3,6 @@
 import time
 from collections.abc import Sequence
 
-import psutil
-
 from tunetrail.config import Settings, name_of_sessions
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.planning.family_planner import FamilyPlanner
@@ -19,18 +17,24 @@ def plan_sessions(
     database: DatabaseManager,
     session_ids: Sequence[str],
     families: Sequence[ModelFamily],
+    start_seconds: float = 0.0,
 ) -> RunPlan:
     """Return what a training of the families on sessions will take.
 
     Rows are prepared in a scratch folder, and a few steps of each family's model are timed.
 
+    Args:
+        settings: What is trained and how.
+        database: Holds the sessions.
+        session_ids: The sessions.
+        families: The families that are trained, one after another.
+        start_seconds: What a training takes until it has imported its libraries; 0 if it will run
+            in this process, which has imported them.
+
     Raises:
         UserError: The settings, the sessions or their samples can't be trained on.
     """
     began = time.perf_counter()
-    # The libraries are imported by now, as they are when a training begins.
-    start_seconds = time.time() - psutil.Process().create_time()
-
     plans = {}
     for family in families:
         sessions = rows_by_session(database, session_ids, family, settings)

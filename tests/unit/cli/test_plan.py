@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from tests.commands import CallMain
 
-from tunetrail.cli.plan_text import in_units
+from tunetrail.pipeline.planning.plan_lines import in_units
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ class FixedSeconds:
     """What stages take whatever the model: reading, drawing, and the records in MLflow.
 
     Attributes:
-        start: Importing the libraries.
+        start: Importing the libraries; 0 if they are.
         prepare: Validation, cleaning and split, as this plan has measured them.
         fold: A fold's run in MLflow.
         training: The curves and the run's records.
@@ -105,12 +105,14 @@ def estimate_stages(
         search_steps: Steps of the search for a learning rate; 0 without one.
     """
     step_seconds = speeds.train_seconds * work.tokens_per_step
-    stages = [
-        StageEstimate(stage="start", seconds=fixed.start, detail="libraries"),
+    stages = []
+    if fixed.start:
+        stages.append(StageEstimate(stage="start", seconds=fixed.start, detail="libraries"))
+    stages.append(
         StageEstimate(
             stage="prepare", seconds=fixed.prepare, detail="validation, cleaning and split"
-        ),
-    ]
+        )
+    )
     if search_steps:
         seconds = speeds.load_seconds + search_steps * step_seconds
         detail = f"learning rate, {search_steps} steps"

@@ -8,6 +8,10 @@ from tunetrail.pipeline.planning.estimate import Speeds, StageEstimate
 from tunetrail.pipeline.planning.places import Places
 from tunetrail.pipeline.planning.workload import Workload
 from tunetrail.plain_values import plain_values
+from tunetrail.reporting.plain_tables import html_table, plain_table
+from tunetrail.reporting.readable import duration
+
+_COLUMNS = ("model", "train rows", "steps", "time", "memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,7 @@ class FamilyPlan:
         return plain_values(self, "seconds", "tokens_per_epoch")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RunPlan:
     """What a training will take.
 
@@ -96,3 +100,17 @@ class RunPlan:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
         return plain_values(self, "seconds")
+
+    def __repr__(self) -> str:
+        rows = [(name, *self._cells(family)) for name, family in self.families.items()]
+        return plain_table(_COLUMNS, rows, [])
+
+    def _repr_html_(self) -> str:
+        """Return the plan for Jupyter."""
+        rows = [(name, *self._cells(family)) for name, family in self.families.items()]
+        return html_table(_COLUMNS, rows, [])
+
+    def _cells(self, family: FamilyPlan) -> tuple[str, ...]:
+        training_rows, memory = family.work.rows["train"], family.memory.peak_bytes
+        counts = (f"{training_rows:,}", f"{family.work.steps:,}")
+        return (*counts, duration(family.seconds), f"{memory / 2**30:.3g} GiB")
