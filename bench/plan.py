@@ -77,7 +77,7 @@ def _measure(
 def _ingest(place: str, kind: SampleKind, rows: int | None) -> None:
     """Store docstrings and code as a session."""
     with DatabaseManager(_database_url(place)) as database:
-        samples = stdlib_docs(kind, rows or _ROWS[kind.value], _LONGEST_CODE)
+        samples = stdlib_docs(kind, rows or _ROWS[kind], _LONGEST_CODE)
         database.ingest(_SESSION, samples, kind)
 
 

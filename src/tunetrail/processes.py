@@ -12,7 +12,7 @@ _POLL_SECONDS = 1.0
 
 def seconds_of_process() -> float:
     """Return the seconds since this process was started."""
-    return time.time() - psutil.Process().create_time()
+    return time.time() - float(psutil.Process().create_time())
 
 
 def end_with(parent: int, driver: int | None = None) -> None:
