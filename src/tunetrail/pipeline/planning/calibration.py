@@ -135,7 +135,7 @@ class Calibration:
             changed_environment({VARIABLE: str(WARNINGS)}),
             peak_memory(device) as peak,
         ):
-            clock = StepClock()
+            clock, computing = StepClock(), time.process_time()
             plan = TrainingPlan(
                 folder=folder,
                 on_metrics=clock,
@@ -155,6 +155,9 @@ class Calibration:
             learner.save(model, folder / "model")
             save_seconds = time.perf_counter() - began
             model_bytes = sum(map(_size, (folder / "model").rglob("*")))
+            # Several cores compute more than a second in a second.
+            computed = time.process_time() - computing
+            slowdown = max((time.perf_counter() - clock.begun) / max(computed, 1e-9), 1.0)
 
         last_step, read_tokens, _ = clock.reports[-1]
         validated = last_step if clock.validated is None else clock.validated
@@ -173,6 +176,7 @@ class Calibration:
             memory_bytes=peak.bytes,
             checkpoint_bytes=checkpoint_bytes,
             model_bytes=model_bytes,
+            slowdown=slowdown,
             steps=len(clock.reports),
         )
 

@@ -30,6 +30,7 @@ class Speeds:
         memory_bytes: The most that the device held: of a CPU, all memory of the process.
         checkpoint_bytes: Size of one checkpoint.
         model_bytes: Size of the trained model's files.
+        slowdown: Wall-clock time over computing time: above 1 if other processes use the cores.
         steps: Optimizer steps that were timed.
     """
 
@@ -45,6 +46,7 @@ class Speeds:
     memory_bytes: int
     checkpoint_bytes: int
     model_bytes: int
+    slowdown: float
     steps: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,21 +74,25 @@ class StageEstimate:
 class FixedSeconds:
     """What stages take whatever the model: reading, drawing, and the records in MLflow.
 
+    The defaults are seconds of computing time, measured with tiny models (lab log, 2026-11-30).
+
     Attributes:
-        start: Importing the libraries; 0 if they are.
-        prepare: Validation, cleaning and split, as this plan has measured them.
+        start: Importing the libraries, in wall-clock time; 0 if they are.
+        prepare: Validation, cleaning and split, in wall-clock time as the plan has measured them.
+        opening: Opening the stores, and the records of the preparation.
         fold: A fold's run in MLflow.
         training: The curves and the run's records.
         evaluation: Intervals, slices, pictures and tables.
-        deployment: Registration and model card.
+        deployment: Registration, model card and report.
     """
 
     start: float
     prepare: float
+    opening: float = 2.5
     fold: float = 0.5
     training: float = 1.0
-    evaluation: float = 8.0
-    deployment: float = 4.0
+    evaluation: float = 1.0
+    deployment: float = 2.0
 
 
 _MODEL_COPIES = 4
@@ -110,7 +116,9 @@ def estimate_stages(
         stages.append(StageEstimate(stage="start", seconds=fixed.start, detail="libraries"))
     stages.append(
         StageEstimate(
-            stage="prepare", seconds=fixed.prepare, detail="validation, cleaning and split"
+            stage="prepare",
+            seconds=fixed.prepare + speeds.slowdown * fixed.opening,
+            detail="validation, cleaning and split",
         )
     )
     if search_steps:
@@ -128,7 +136,7 @@ def estimate_stages(
             + work.steps * step_seconds
             + work.validations * validation
             + speeds.save_seconds
-            + fixed.training,
+            + speeds.slowdown * fixed.training,
             detail=f"{work.steps:,} steps, {work.validations:,} validations",
         )
     )
@@ -137,12 +145,12 @@ def estimate_stages(
     stages += [
         StageEstimate(
             stage="evaluation",
-            seconds=speeds.load_seconds + scoring + fixed.evaluation,
+            seconds=speeds.load_seconds + scoring + speeds.slowdown * fixed.evaluation,
             detail=f"{work.rows['test']:,} test rows, scored by both models",
         ),
         StageEstimate(
             stage="deployment",
-            seconds=_MODEL_COPIES * speeds.save_seconds + fixed.deployment,
+            seconds=_MODEL_COPIES * speeds.save_seconds + speeds.slowdown * fixed.deployment,
             detail="registered, compared, exported",
         ),
     ]
@@ -153,7 +161,7 @@ def _cross_validation(
     work: Workload, speeds: Speeds, fixed: FixedSeconds, step_seconds: float
 ) -> StageEstimate:
     trained = work.fold_arms * len(work.folds)
-    loading = trained * (speeds.load_seconds + fixed.fold)
+    loading = trained * (speeds.load_seconds + speeds.slowdown * fixed.fold)
     scoring = speeds.score_seconds * work.fold_tokens
 
     detail = f"{len(work.folds)} of {work.all_folds} folds, {work.fold_steps:,} steps"

@@ -25,6 +25,7 @@ SPEEDS = Speeds(
     memory_bytes=1 << 30,
     checkpoint_bytes=300,
     model_bytes=100,
+    slowdown=2.0,
     steps=4,
 )
 WORK = Workload(
@@ -38,7 +39,9 @@ WORK = Workload(
     folds=[FoldWork(steps=20, held_out_tokens=500, corpus_tokens=1000)] * 3,
     all_folds=5,
 )
-FIXED = FixedSeconds(start=5.0, prepare=3.0, fold=0.5, training=1.0, evaluation=8.0, deployment=4.0)
+FIXED = FixedSeconds(
+    start=5.0, prepare=3.0, opening=1.0, fold=0.25, training=0.5, evaluation=4.0, deployment=2.0
+)
 
 
 def seconds(work: Workload, search_steps: int = 0) -> dict[str, float]:
@@ -57,11 +60,17 @@ def test_each_stage_is_the_sum_of_what_it_computes() -> None:
         "evaluation",
         "deployment",
     ]
+    assert (found["start"], found["prepare"]) == (5.0, 5.0)
     # A step has 80 tokens; three folds score 1,500 tokens each, and so does the base model.
     assert found["cross_validation"] == pytest.approx(3 * 2.5 + 60 * 0.8 + 9000 * 0.003)
     assert found["training"] == pytest.approx(2.0 + 100 * 0.8 + 8 * (3.2 + 0.5) + 0.25 + 1.0)
     assert found["evaluation"] == pytest.approx(2.0 + 2 * (4.8 + 10.0) + 8.0)
     assert found["deployment"] == pytest.approx(4 * 0.25 + 4.0)
+
+
+def test_libraries_that_are_imported_take_no_time() -> None:
+    fixed = dataclasses.replace(FIXED, start=0.0)
+    assert estimate_stages(WORK, SPEEDS, fixed)[0].stage == "prepare"
 
 
 def test_a_search_for_a_rate_is_a_stage_and_no_folds_are_none() -> None:
