@@ -6,7 +6,7 @@ It goes the way of a training: same learner, same batches, same checkpoints; onl
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline.fold_costs import SCORING_COST
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.planning.estimate import Speeds
+from tunetrail.pipeline.planning.timed_training import StepClock, TimedTraining
 from tunetrail.pipeline.planning.workload import tokens_of
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.scratch import scratch_folder
@@ -39,55 +40,6 @@ _HELD_OUT_ROWS = 32
 _ANSWER_TOKENS = 5
 NOMINAL_RATE = 1e-6
 """A learning rate in place of one that is to be found: no time depends on it."""
-
-
-@dataclass(kw_only=True)
-class StepClock:
-    """Receives the metrics of a training, and keeps when they came.
-
-    Attributes:
-        begun: When the training was called, in seconds.
-        reports: Of each report of steps, the moment, the tokens read so far, and the share of
-            padding since the report before.
-        validated: When the metrics of a validation came; None before that.
-    """
-
-    begun: float = field(default_factory=time.perf_counter)
-    reports: list[tuple[float, float, float]] = field(default_factory=list)
-    validated: float | None = None
-
-    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
-        """Take metrics."""
-        now = time.perf_counter()
-        if "train/tokens" in metrics:
-            tokens, padding = metrics["train/tokens"], metrics["train/padding_share"]
-            self.reports.append((now, tokens, padding))
-        if any(name.startswith("val/") for name in metrics):
-            self.validated = now
-
-    @property
-    def token_seconds(self) -> float:
-        """Seconds of a token that the model reads, after the first step if there are more."""
-        (first, first_tokens, _), (last, last_tokens, _) = self.reports[0], self.reports[-1]
-        if len(self.reports) == 1:
-            first, first_tokens = self.begun, 0.0
-        return (last - first) / max(last_tokens - first_tokens, 1.0)
-
-    @property
-    def load_seconds(self) -> float:
-        """Seconds before the first step."""
-        first, tokens, _ = self.reports[0]
-        return max(first - self.begun - tokens * self.token_seconds, 0.0)
-
-    @property
-    def padding_share(self) -> float:
-        """Share of padding in the computed tokens of all steps."""
-        computed = real = before = 0.0
-        for _, tokens, padding in self.reports:
-            computed += (tokens - before) / (1.0 - padding)
-            real += tokens - before
-            before = tokens
-        return 1.0 - real / computed if computed else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,62 +74,67 @@ class Calibration:
         """
         cache = result_cache(self.settings.preparation)
         learner = self.family.learner(self.settings, self.prepared.shape, cache)
-        rows = calibrated_rows(self.prepared.train, STEPS * self._rows_per_batch)
-        validation = evenly_spaced(self.prepared.split.validation, _HELD_OUT_ROWS)
-        validation_corpus = evenly_spaced(self.validation_corpus, _HELD_OUT_ROWS)
-        monitor = self._monitor(records_of(validation), records_of(validation_corpus))
-
         device = computing_device(self.settings.trainer)
         collect_memory(device)
+
         # Bars and lines would be those of a training that nobody has started.
         with (
             scratch_folder() as folder,
             changed_environment({VARIABLE: str(WARNINGS)}),
             peak_memory(device) as peak,
         ):
-            clock, computing = StepClock(), time.process_time()
-            plan = TrainingPlan(
-                folder=folder,
-                on_metrics=clock,
-                monitor=monitor,
-                auto_values=self.auto_values,
-                trainer=self._one_device,
-            )
-            model, _ = learner.train(
-                self.path, records_of(rows), records_of(validation), self._training, plan
-            )
-            ended = time.perf_counter()
-            checkpoint_bytes = max(map(_size, (folder / "checkpoints").iterdir()), default=0)
-            score_seconds = self._score_seconds(learner, model, clock.token_seconds)
+            began, computing = time.perf_counter(), time.process_time()
+            model, timed = self._train(learner, folder)
+            score_seconds = self._score_seconds(learner, model, timed.train_seconds)
             answer_seconds = self._answer_seconds(learner, model)
 
-            began = time.perf_counter()
+            trained = time.perf_counter()
             learner.save(model, folder / "model")
-            save_seconds = time.perf_counter() - began
+            save_seconds = time.perf_counter() - trained
             model_bytes = sum(map(_size, (folder / "model").rglob("*")))
-            # Several cores compute more than a second in a second.
-            computed = time.process_time() - computing
-            slowdown = max((time.perf_counter() - clock.begun) / max(computed, 1e-9), 1.0)
+            seconds, computed = time.perf_counter() - began, time.process_time() - computing
 
-        last_step, read_tokens, _ = clock.reports[-1]
-        validated = last_step if clock.validated is None else clock.validated
-        read_per_counted = read_tokens / max(tokens_of(rows), 1)
-        validated_tokens = tokens_of(validation) + tokens_of(validation_corpus)
         return Speeds(
-            load_seconds=clock.load_seconds,
-            train_seconds=clock.token_seconds * read_per_counted,
-            validation_seconds=(validated - last_step) / max(validated_tokens, 1),
+            load_seconds=timed.clock.load_seconds,
+            train_seconds=timed.train_seconds,
+            validation_seconds=timed.validation_seconds,
             score_seconds=score_seconds,
-            checkpoint_seconds=ended - validated,
+            checkpoint_seconds=timed.checkpoint_seconds,
             save_seconds=save_seconds,
             answer_seconds=answer_seconds,
-            read_tokens=read_per_counted,
-            padding_share=clock.padding_share,
+            read_tokens=timed.read_tokens,
+            padding_share=timed.clock.padding_share,
             memory_bytes=peak.bytes,
-            checkpoint_bytes=checkpoint_bytes,
+            checkpoint_bytes=timed.checkpoint_bytes,
             model_bytes=model_bytes,
-            slowdown=slowdown,
-            steps=len(clock.reports),
+            # Several cores compute more than a second in a second.
+            slowdown=max(seconds / computed, 1.0),
+            steps=len(timed.clock.reports),
+        )
+
+    def _train(self, learner: Learner, folder: Path) -> tuple[Any, TimedTraining]:
+        """Train on a few rows, validate once, and return the model and what it took."""
+        rows = calibrated_rows(self.prepared.train, STEPS * self._rows_per_batch)
+        validation = evenly_spaced(self.prepared.split.validation, _HELD_OUT_ROWS)
+        corpus = evenly_spaced(self.validation_corpus, _HELD_OUT_ROWS)
+        train_records, records = records_of(rows), records_of(validation)
+        monitor = self._monitor(records, records_of(corpus))
+
+        clock = StepClock()
+        plan = TrainingPlan(
+            folder=folder,
+            on_metrics=clock,
+            monitor=monitor,
+            auto_values=self.auto_values,
+            trainer=self._one_device,
+        )
+        model, _ = learner.train(self.path, train_records, records, self._training, plan)
+        return model, TimedTraining(
+            clock=clock,
+            ended=time.perf_counter(),
+            counted_tokens=tokens_of(rows),
+            validated_tokens=tokens_of(validation) + tokens_of(corpus),
+            checkpoint_bytes=max(map(_size, (folder / "checkpoints").iterdir()), default=0),
         )
 
     @property
@@ -226,7 +183,7 @@ class Calibration:
         except ConfigError:
             return Monitor()
 
-    def _score_seconds(self, learner: Learner, model: Any, token_seconds: float) -> float:
+    def _score_seconds(self, learner: Learner, model: Any, train_seconds: float) -> float:
         """Return the seconds of a token that a finished model scores."""
         test = self.prepared.split.test
         share = min(1.0, 2 * _HELD_OUT_ROWS / max(len(test) + len(self.corpus), 1))
@@ -241,7 +198,7 @@ class Calibration:
             )
         except SampleError:
             # Such as labels that don't occur in so few rows.
-            return token_seconds * SCORING_COST
+            return train_seconds * SCORING_COST
         return (time.perf_counter() - began) / max(tokens_of(scored) + tokens_of(corpus), 1)
 
     def _answer_seconds(self, learner: Learner, model: Any) -> float:

@@ -133,7 +133,8 @@ def estimate_stages(
         StageEstimate(
             stage="training",
             seconds=speeds.load_seconds
-            + work.steps * step_seconds
+            # The checks before the first step take about as long as one.
+            + (work.steps + 1) * step_seconds
             + work.validations * validation
             + speeds.save_seconds
             + speeds.slowdown * fixed.training,

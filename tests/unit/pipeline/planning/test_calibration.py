@@ -1,38 +1,6 @@
 import pandas as pd
-import pytest
 
-from tunetrail.pipeline.planning.calibration import StepClock, calibrated_rows, evenly_spaced
-
-
-def clock_of(*reports: tuple[float, float, float]) -> StepClock:
-    return StepClock(begun=10.0, reports=list(reports))
-
-
-def test_clock_times_the_steps_after_the_first() -> None:
-    clock = clock_of((20.0, 100.0, 0.0), (22.0, 300.0, 0.0), (23.0, 400.0, 0.0))
-
-    assert clock.token_seconds == pytest.approx(0.01)
-    # Ten seconds until the end of the first step, which took one of them.
-    assert clock.load_seconds == pytest.approx(9.0)
-
-
-def test_clock_takes_a_single_step_with_its_loading() -> None:
-    clock = clock_of((20.0, 100.0, 0.0))
-    assert clock.token_seconds == pytest.approx(0.1)
-    assert clock.load_seconds == pytest.approx(0.0)
-
-
-def test_clock_weighs_padding_by_the_computed_tokens() -> None:
-    clock = clock_of((1.0, 100.0, 0.5), (2.0, 200.0, 0.0))
-    assert clock.padding_share == pytest.approx(1.0 - 200.0 / 300.0)
-
-
-def test_clock_notices_the_validation() -> None:
-    clock = StepClock()
-    clock({"train/tokens": 5.0, "train/padding_share": 0.0}, 1)
-    assert clock.validated is None
-    clock({"val/loss": 1.0}, 1)
-    assert clock.validated is not None and len(clock.reports) == 1
+from tunetrail.pipeline.planning.calibration import calibrated_rows, evenly_spaced
 
 
 def test_calibrated_rows_hold_a_batch_of_the_longest() -> None:

@@ -63,7 +63,7 @@ def test_each_stage_is_the_sum_of_what_it_computes() -> None:
     assert (found["start"], found["prepare"]) == (5.0, 5.0)
     # A step has 80 tokens; three folds score 1,500 tokens each, and so does the base model.
     assert found["cross_validation"] == pytest.approx(3 * 2.5 + 60 * 0.8 + 9000 * 0.003)
-    assert found["training"] == pytest.approx(2.0 + 100 * 0.8 + 8 * (3.2 + 0.5) + 0.25 + 1.0)
+    assert found["training"] == pytest.approx(2.0 + 101 * 0.8 + 8 * (3.2 + 0.5) + 0.25 + 1.0)
     assert found["evaluation"] == pytest.approx(2.0 + 2 * (4.8 + 10.0) + 8.0)
     assert found["deployment"] == pytest.approx(4 * 0.25 + 4.0)
 
