@@ -98,7 +98,7 @@ class RunClock:
             for stage, steps in self.stages.items()
             if steps
         ]
-        logger.info("%s: %s; of all, %s", self.name, _until(seconds), ", ".join(stages))
+        logger.info("%s: %s (%s)", self.name, _until(seconds), ", ".join(stages))
 
 
 def _until(seconds: float) -> str:

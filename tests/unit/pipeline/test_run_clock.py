@@ -71,7 +71,7 @@ def test_clock_logs_the_estimate_once_and_after_each_stage(
 
     first, second = caplog.messages
     assert first.startswith("embedding: about 2 min left, until ")
-    assert first.endswith("of all, cross-validation 20 s, training 2 min, evaluation 10 s")
+    assert first.endswith(" (cross-validation 20 s, training 2 min, evaluation 10 s)")
     assert second.startswith("embedding: training done, about 30 s left, until ")
 
 
