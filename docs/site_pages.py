@@ -61,4 +61,6 @@ def page_of(document: str) -> str | None:
     """Return the path on the site of a file of the repository, None if it has none."""
     if document in OTHER_DOCUMENTS:
         return OTHER_DOCUMENTS[document]
-    return document.removeprefix("docs/") if document.startswith("docs/") else None
+    is_folder = (REPOSITORY / document).is_dir()
+    is_on_site = document.startswith("docs/") and not is_folder
+    return document.removeprefix("docs/") if is_on_site else None

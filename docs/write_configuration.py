@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tunetrail.cli.conf_groups import default_options, groups, option_comment
+from tunetrail.cli.conf_groups import default_options, option_comment, shipped_groups
 from tunetrail.config import (
     CheckConfig,
     EmbeddingConfig,
@@ -122,7 +122,7 @@ def group_lines() -> Iterator[str]:
     yield "| option | what it stands for |"
     yield "|---|---|"
     for group, default in default_options().items():
-        for option in sorted(groups()[group], key=lambda option: option != default):
+        for option in sorted(shipped_groups()[group], key=lambda option: option != default):
             note = " (default)" if option == default else ""
             yield f"| `{group}={option}`{note} | {option_comment(group, option)} |"
     yield ""

@@ -24,6 +24,9 @@ with contextlib.redirect_stderr(sys.__stderr__):
     import absl.logging  # noqa: F401
 
 from tests.commands import CallMain, CommandResult
+from tests.packages import install
+
+__all__ = ["install"]
 
 # A busy machine is slow, not wrong: no test fails because of a timing. A test draws the same examples
 # in every run, so a failure is of the change that was tested.

@@ -17,7 +17,7 @@ from tunetrail.config.checks import check, check_choice
 from tunetrail.data.conventions.reading import RowReader
 from tunetrail.data.conversations.conversations import TIME_COLUMNS, derive
 from tunetrail.plain_values import plain_values
-from tunetrail.samples import SampleKind, sample_kinds
+from tunetrail.samples import SampleKind, is_sample_kind, sample_kinds
 from tunetrail.stores.connection import json_text
 from tunetrail.stores.log_entries import CONVERSATION, END, FEEDBACK, LogEntry
 from tunetrail.stores.log_spool import spool_folder
@@ -90,7 +90,9 @@ class Session:
     ) -> None:
         self.session_id = check_identifier("session_id", session_id)
         self.kind = str(kind)
-        check_choice("kind", self.kind, (CONVERSATION, *map(str, sample_kinds())))
+        # Asked first, since it imports the packages that may have the kind.
+        if self.kind != CONVERSATION and not is_sample_kind(self.kind):
+            check_choice("kind", self.kind, (CONVERSATION, *map(str, sample_kinds())))
         is_enough = isinstance(most_characters, int) and most_characters >= _LEAST_BUFFER
         check(is_enough, "most_characters", f"at least {_LEAST_BUFFER}", most_characters)
         url = database or default_database_url()

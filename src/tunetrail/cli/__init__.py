@@ -8,13 +8,13 @@ import argparse
 import contextlib
 import errno
 import importlib
-import importlib.metadata
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from types import FrameType
 
 from tunetrail.cli.command_parser import CommandParser
@@ -23,13 +23,15 @@ from tunetrail.cli.spellings import COMPOSED_COMMANDS, as_options, as_overrides
 from tunetrail.cli.store_options import DATABASE_URLS, add_database
 from tunetrail.cli.terminal import plain_output, say
 from tunetrail.cli.working_folder import check_working_folder
-from tunetrail.config import FAMILY_ENTRY_POINTS
 from tunetrail.config.synonyms import COMMANDS as COMMAND_SYNONYMS
 from tunetrail.errors import TunetrailError, UserError, did_you_mean
-from tunetrail.samples import sample_kinds
+from tunetrail.samples import is_sample_kind, sample_kinds
 
 _DESTRUCTOR_SECONDS = 0.05
 """Time in which a destructor that a signal has interrupted ends."""
+
+_CONVERSATION = "conversation"
+"""No kind of sample: conversations are turned into samples of both kinds."""
 
 _COMMANDS = (
     "train",
@@ -167,10 +169,6 @@ def _run_named_command(command: str, arguments: list[str]) -> int:
     elif command in _COMMANDS:
         arguments = as_options(command, arguments)
 
-    # The Tab key doesn't wait for them.
-    if command != "complete":
-        _load_installed_families()
-
     # These have a few options of their own; the other commands take Hydra's overrides.
     if command in ("ingest", "sessions"):
         return _run_parsed_command(command, arguments)
@@ -182,15 +180,6 @@ def _run_named_command(command: str, arguments: list[str]) -> int:
         f"command must be one of {', '.join(_COMMANDS)}, got {command!r}."
         f"{did_you_mean(command, _COMMANDS, COMMAND_SYNONYMS)}"
     )
-
-
-def _load_installed_families() -> None:
-    """Register the model families of installed packages, before a command lists or takes kinds."""
-    # Families import torch, which takes seconds: not worth it if no package names any.
-    if importlib.metadata.entry_points(group=FAMILY_ENTRY_POINTS):
-        from tunetrail.pipeline.families import load_installed_families
-
-        load_installed_families()
 
 
 def _run_parsed_command(command: str, arguments: list[str]) -> int:
@@ -212,8 +201,7 @@ def _run_parsed_command(command: str, arguments: list[str]) -> int:
     parser.description = _INGEST
     session_help = "id of the session, which is created if it doesn't exist"
     columns_help = "read the file's columns under other names: anchor=question,positive=answer"
-    # A conversation is no kind of sample: it is turned into samples of both kinds.
-    kinds = (*sample_kinds(), "conversation")
+    kinds = _kinds_for(arguments)
     file_help = "a file, a folder, a glob or a URL of rows; with --query, the URL of a database"
     query_help = "the SELECT that returns the rows; the database isn't changed"
     parser.add_argument("file", help=file_help)
@@ -232,6 +220,16 @@ def _run_parsed_command(command: str, arguments: list[str]) -> int:
         options.columns,
         query=options.query,
     )
+
+
+def _kinds_for(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return the kinds of rows; packages that may add one are imported for an unknown one only."""
+    for previous, argument in pairwise(["", *arguments]):
+        name = argument.removeprefix("--kind=")
+        is_asked_for = previous == "--kind" or name != argument
+        if is_asked_for and name != _CONVERSATION:
+            is_sample_kind(name)
+    return (*map(str, sample_kinds()), _CONVERSATION)
 
 
 def _one_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from tunetrail.cli.conf_groups import EXPERIMENTS, SWEEP, groups, option_comment
 from tunetrail.cli.spellings import COMPOSED_COMMANDS, as_overrides, help_of, options_of
 from tunetrail.config import default_database_url
 from tunetrail.config.keys import Setting, all_settings
+from tunetrail.extensions import FAMILIES
 from tunetrail.samples import sample_kinds
 from tunetrail.stores.quick_names import quick_names
 
@@ -163,6 +164,10 @@ def _keys(typed: str, equals: str) -> Iterator[Candidate]:
             yield Candidate(word=f"{sign}{group}=", meaning=f"one of {options}")
 
     for key, setting in all_settings().items():
+        if key == section and setting.is_mapping and setting.point is not None:
+            for name in setting.point.names():
+                package = setting.point.packages(name)
+                yield Candidate(word=f"{key}.{name}.", meaning=f"{setting.point.noun} of {package}")
         if key.rpartition(".")[0] == section:
             end = "." if setting.is_section or setting.is_mapping else equals
             yield Candidate(word=f"{key}{end}", meaning=setting.meaning)
@@ -183,7 +188,7 @@ def _values(override: str, url: str) -> Iterator[Candidate]:
         for candidate in _names(url, "sessions"):
             yield Candidate(word=f"{beginning}{candidate.word}")
     elif name == "model_type":
-        yield from (Candidate(word=f"{beginning}{word}") for word in ("embedding", "llm", "all"))
+        yield from (Candidate(word=f"{beginning}{word}") for word in _model_types())
     elif name in all_settings() and not options:
         yield from (Candidate(word=f"{beginning}{word}") for word in _words(all_settings()[name]))
 
@@ -192,7 +197,13 @@ def _words(setting: Setting) -> Iterable[str]:
     """Return the words that a setting may be, or else its default."""
     if setting.is_section or setting.is_mapping:
         return ()
+    if setting.is_list:
+        return [f"[{choice}]" for choice in setting.choices] or [setting.shown_default]
     return setting.choices or filter(None, [setting.shown_default])
+
+
+def _model_types() -> tuple[str, ...]:
+    return ("embedding", "llm", *FAMILIES.names(), "all")
 
 
 def _of_parsed(command: str, before: Sequence[str], current: str, url: str) -> Iterator[Candidate]:
@@ -242,6 +253,6 @@ _VALUES_OF_OPTIONS: dict[str, Callable[[str], Iterator[Candidate]]] = {
     "--kind": _kinds,
     "--cfg": lambda url: (Candidate(word=word) for word in ("job", "hydra", "all")),
     "-c": lambda url: (Candidate(word=word) for word in ("job", "hydra", "all")),
-    "--model-type": lambda url: (Candidate(word=word) for word in ("embedding", "llm", "all")),
+    "--model-type": lambda url: (Candidate(word=word) for word in _model_types()),
 }
 """What follows an option, given the database."""

@@ -17,7 +17,7 @@ from tunetrail.cli.composition import (
 )
 from tunetrail.cli.hydra_errors import readable_errors
 from tunetrail.cli.output import prints_json, show
-from tunetrail.cli.override_keys import check_keys
+from tunetrail.cli.override_keys import check_keys, with_signs
 from tunetrail.cli.spellings import check_hydra_options
 from tunetrail.cli.unused_settings import warn_of_unused
 from tunetrail.config import MISSING, TrainRequest
@@ -69,7 +69,7 @@ def run_composed(
     overrides, options = split_arguments(arguments)
     check_hydra_options(options)
     check_keys(overrides)
-    overrides = [keep_text(override, text_keys) for override in overrides]
+    overrides = [keep_text(override, text_keys) for override in with_signs(overrides)]
     all_overrides = [f"hydra.job.name={job_name}", *defaults, *overrides]
 
     composed = _ComposedTask(task, overrides)

@@ -7,10 +7,11 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_origin
 
-from tunetrail.cli.conf_groups import experiment_names, groups
+from tunetrail.cli.conf_groups import EXTENDED_GROUPS, experiment_names, groups, shipped_groups
 from tunetrail.cli.hydra_errors import NO_SESSION
 from tunetrail.config import MODEL_SECTIONS, TrainRequest, name_of_sessions
 from tunetrail.config.key_suggestions import did_you_mean_key
+from tunetrail.config.trainer import TARGET
 from tunetrail.errors import ConfigError, naming_section
 from tunetrail.paths import conf_dir, experiments_dir
 
@@ -65,7 +66,19 @@ def _register_once() -> None:
     register_launchers()
     register_sweeper()
     ConfigStore.instance().store(name="train_schema", node=TrainRequest)
+    _store_extensions(ConfigStore.instance())
     OmegaConf.register_new_resolver("tunetrail.name", _shown_sessions, replace=True)
+
+
+def _store_extensions(store: Any) -> None:
+    """Tell Hydra the callbacks and loggers of installed packages, as options of their groups."""
+    shipped = shipped_groups()
+    for group, point in EXTENDED_GROUPS.items():
+        for name in point.names():
+            if name not in shipped[group]:
+                # The groups are called after the sections of the trainer.
+                node = {"trainer": {group: {name: {TARGET: name}}}}
+                store.store(group=group, name=name, node=node, package="_global_")
 
 
 def _shown_sessions(session_id: Any) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from tunetrail.config.keys import all_settings
+from tunetrail.extensions import CALLBACKS, LOGGERS
 from tunetrail.paths import conf_dir, experiments_dir
 
 EXPERIMENTS = "experiments"
@@ -13,14 +15,31 @@ EXPERIMENTS = "experiments"
 SWEEP = "sweep"
 """The group that only a sweep has: without a default, so that a plus adds it."""
 
-OPEN_SECTIONS = ("trainer.callbacks.", "trainer.logger.")
-"""Keys below which a user's own names stand."""
+
+EXTENDED_GROUPS = {"callbacks": CALLBACKS, "logger": LOGGERS}
+"""Groups of which an installed package's extension is an option by its name."""
+
+
+def is_open_key(key: str) -> bool:
+    """Tell whether a key stands below a mapping of names, such as `trainer.callbacks`."""
+    mappings = (name for name, setting in all_settings().items() if setting.is_mapping)
+    return any(key.startswith(f"{name}.") for name in mappings)
 
 
 def groups() -> dict[str, list[str]]:
-    """Return the options of each group in alphabetical order, `experiments` last."""
-    options = {folder.name: yaml_names(folder) for folder in group_folders()}
+    """Return the options of each group in alphabetical order, `experiments` last.
+
+    Callbacks and loggers that installed packages add are options of their groups.
+    """
+    options = shipped_groups()
+    for group, point in EXTENDED_GROUPS.items():
+        options[group] = sorted({*options[group], *point.names()})
     return {**options, EXPERIMENTS: experiment_names()}
+
+
+def shipped_groups() -> dict[str, list[str]]:
+    """Return the options of each group that conf/ itself has."""
+    return {folder.name: yaml_names(folder) for folder in group_folders()}
 
 
 @cache
@@ -41,7 +60,10 @@ def option_comment(group: str, option: str) -> str:
     if group == EXPERIMENTS:
         folders = [Path(os.environ.get("TUNETRAIL_HOME", ".")), experiments_dir().parent]
     files = [folder / group / f"{option}.yaml" for folder in folders]
-    file = next(file for file in files if file.exists())
+    file = next((file for file in files if file.exists()), None)
+    if file is None:
+        point = EXTENDED_GROUPS[group]
+        return f"The {point.noun} {option} of the package {point.packages(option)}."
 
     comments = []
     for line in file.read_text("utf-8").splitlines():

@@ -7,9 +7,16 @@ from typing import Any
 
 from tunetrail.cli.conf_groups import default_options, groups
 from tunetrail.config import MISSING, TrainRequest
-from tunetrail.config.keys import Setting, all_settings, alternatives_of, settings_of
+from tunetrail.config.keys import (
+    Setting,
+    all_settings,
+    alternatives_of,
+    extension_settings,
+    settings_of,
+)
 from tunetrail.config.validation import CheckConfig
-from tunetrail.errors import UserError
+from tunetrail.errors import ConfigError, UserError
+from tunetrail.extensions import ExtensionPoint
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _INTERPOLATION = {"type": "string", "pattern": r"\$\{"}
@@ -45,20 +52,28 @@ def conf_schema(sections: Sequence[str] = ()) -> dict[str, Any]:
     return {"$schema": _DRAFT, **schema, "type": ["object", "null"]}
 
 
-def _section_schema(section: str) -> dict[str, Any]:
-    """Return the schema of the keys of a section; none of them has to be there."""
+def _section_schema(section: str, known: Mapping[str, Setting] | None = None) -> dict[str, Any]:
+    """Return the schema of the keys of a section; none of them has to be there.
+
+    Args:
+        section: Its dotted key, empty at the top.
+        known: The settings among which they are; None for our own.
+    """
     prefix = f"{section}." if section else ""
     properties = {}
-    for key, setting in all_settings().items():
+    known = all_settings() if known is None else known
+    for key, setting in known.items():
         name = key.removeprefix(prefix)
         if key.startswith(prefix) and "." not in name:
-            properties[name] = _setting_schema(setting)
+            properties[name] = _setting_schema(setting, known)
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def _setting_schema(setting: Setting) -> dict[str, Any]:
+def _setting_schema(setting: Setting, known: Mapping[str, Setting]) -> dict[str, Any]:
+    if setting.is_mapping and setting.point is not None:
+        return {"description": setting.meaning, **_extensions_schema(setting, setting.point)}
     if setting.is_section:
-        return {"description": setting.meaning, **_section_schema(setting.key)}
+        return {"description": setting.meaning, **_section_schema(setting.key, known)}
 
     schema = _value_schema(setting)
     described: dict[str, Any] = {"description": setting.meaning}
@@ -67,9 +82,25 @@ def _setting_schema(setting: Setting) -> dict[str, Any]:
     return {**described, "anyOf": [schema, _INTERPOLATION]}
 
 
+def _extensions_schema(setting: Setting, point: ExtensionPoint) -> dict[str, Any]:
+    """Return the schema of the options of the installed extensions, by their names."""
+    properties: dict[str, Any] = {}
+    for name in point.names():
+        key = f"{setting.key}.{name}"
+        try:
+            options = extension_settings(key)
+        except ConfigError as error:
+            properties[name] = {"description": str(error), "type": "object"}
+            continue
+        properties[name] = _section_schema(key, options)
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
 def _value_schema(setting: Setting) -> dict[str, Any]:
     if setting.hint is Any:
         return {}
+    if setting.choices and setting.is_list:
+        return {"type": "array", "items": {"enum": list(setting.choices)}}
     if setting.choices and setting.hint is not bool:
         nullable = types.NoneType in alternatives_of(setting.hint)
         return {"enum": [*setting.choices, *([None] if nullable else [])]}
@@ -93,6 +124,8 @@ def _type_schema(hint: Any, bounds: Mapping[str, Any]) -> dict[str, Any]:
     # A text key keeps what looks like another type: session_id: 2026_11_24.
     if hint is str:
         return {"type": ["string", "number"]}
+    if hint not in _TYPES:
+        return {}
     return {"type": _TYPES[hint], **(bounds if hint is int else {})}
 
 

@@ -16,6 +16,7 @@ from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_database, add_uri
 from tunetrail.cli.terminal import say
 from tunetrail.config import TrackingConfig
+from tunetrail.extensions import installed_extensions
 from tunetrail.hardware import cpu_count, may_have_gpu
 from tunetrail.paths import is_missing_file
 from tunetrail.stores.provenance import LIBRARIES
@@ -28,8 +29,9 @@ Find what a crash left: a move of root without a decision, a version that nobody
 running run of a dead process, a half-written export, folders and models that nobody uses, a ledger
 that differs from MLflow. --fix repairs what needs no person to decide.
 
-It also says which versions are installed, which devices there are, and where the database, the
-MLflow store, the exported models and the caches are, with the free space of their disks."""
+It also says which versions are installed, what other packages add to tunetrail and whether it can
+be used, which devices there are, and where the database, the MLflow store, the exported models and
+the caches are, with the free space of their disks."""
 
 _EPILOG = """\
 exit code: 0 if nothing is wrong, or --fix has repaired everything; 1 if something is left"""
@@ -64,6 +66,7 @@ def doctor(arguments: list[str]) -> int:
         "versions": _versions(),
         "devices": _devices(),
         "places": places,
+        "extensions": _extensions(),
     }
     show(lambda: report, lambda: _print_report(report, is_fixed=options.fix))
     return 1 if left else 0
@@ -105,6 +108,20 @@ def _versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions
+
+
+def _extensions() -> list[dict[str, str | None]]:
+    """Return what installed packages add, with the reason if one can't be used."""
+    return [
+        {
+            "group": extension.point.group,
+            "name": extension.name,
+            "package": extension.package,
+            "version": extension.version,
+            "problem": extension.problem(),
+        }
+        for extension in installed_extensions()
+    ]
 
 
 def _devices() -> list[str]:
@@ -164,6 +181,12 @@ def _print_report(report: dict[str, Any], *, is_fixed: bool) -> None:
     print("devices: " + ", ".join(report["devices"]))
     for name, place in report["places"].items():
         say(f"{name}: {_place_in_words(place)}")
+
+    for extension in report["extensions"]:
+        source = f"{extension['package']} {extension['version']}"
+        say(f"extension: {extension['group']} {extension['name']} ({source})")
+        if extension["problem"]:
+            say(f"  {extension['problem']}")
 
     left = [finding["text"] for finding in report["left"]]
     for text in report["found"]:

@@ -4,7 +4,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from tunetrail.cli.conf_groups import OPEN_SECTIONS, groups
+from tunetrail.cli.conf_groups import groups
 from tunetrail.config.key_suggestions import did_you_mean_key
 from tunetrail.config.synonyms import words_of
 from tunetrail.errors import ConfigError, did_you_mean
@@ -82,8 +82,6 @@ def _explained(error: Exception) -> str:
 
     wrong_name = re.search(r"Key '([^']+)' (?:is )?not in", text)
     key = re.search(r"Could not override '([^']+)'", text) or wrong_name
-    if key and key[1].startswith(OPEN_SECTIONS):
-        return f"{key[1]} must have a plus in front, since it is new: +{key[1]}=VALUE."
     if key and wrong_name:
         unknown_key = whole_key[1] if whole_key else key[1]
         return f"there is no key {unknown_key}.{did_you_mean_key(unknown_key, tuple(groups()))}"

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from tunetrail.cli.conf_groups import EXPERIMENTS, SWEEP, default_options, groups, option_comment
 from tunetrail.config.key_suggestions import did_you_mean_key
-from tunetrail.config.keys import Setting, all_settings, allowed_values
+from tunetrail.config.keys import Setting, all_settings, allowed_values, extension_settings
 from tunetrail.config.validation import CheckConfig
 from tunetrail.errors import UserError
+from tunetrail.extensions import ExtensionPoint
 
 _HELP = {"-h", "--help"}
 _WIDEST = 100
@@ -44,14 +45,15 @@ def key_help(key: str) -> str:
     name = key.lstrip("+")
     setting = all_settings().get(name)
     options = groups().get(name, [])
-    if setting is None and not options:
+    of_extension = [] if setting else _extension_lines(name)
+    if setting is None and not options and not of_extension:
         raise UserError(
             f"--help must be followed by a key, a section or a group, got {key!r}."
             f"{did_you_mean_key(name, tuple(groups()))} "
             "`tunetrail train --help` lists the groups."
         )
 
-    lines: list[str] = []
+    lines: list[str] = list(of_extension)
     if setting is not None:
         lines += _section_lines(setting) if setting.is_section else _setting_lines(setting)
     if options:
@@ -90,6 +92,25 @@ def _setting_lines(setting: Setting) -> Iterator[str]:
     default = f"default: {setting.shown_default}" if setting.shown_default else "required"
     yield from wrapped(f"{setting.key}  ({values}; {default})", "", "    ")
     yield from wrapped(setting.meaning, "    ", "    ")
+    if setting.point is not None:
+        yield from wrapped(_installed_line(setting.point), "    ", "    ")
+
+
+def _installed_line(point: ExtensionPoint) -> str:
+    """Return what installed packages add at a point; empty if nothing."""
+    names = [f"{name} ({point.packages(name)})" for name in point.names()]
+    return f"of installed packages: {', '.join(names)}" if names else ""
+
+
+def _extension_lines(key: str) -> list[str]:
+    """Return the options of an installed extension, or the one that the key names."""
+    settings = extension_settings(key).values()
+    chosen = [option for option in settings if f"{option.key}.".startswith(f"{key}.")]
+    lines: list[str] = []
+    for option in chosen:
+        if not option.is_section:
+            lines += [*([""] if lines else []), *_setting_lines(option)]
+    return lines
 
 
 def _option_lines(group: str, options: Sequence[str]) -> list[str]:

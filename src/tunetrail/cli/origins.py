@@ -10,7 +10,7 @@ from typing import Any
 from tunetrail.cli.composition import checked_request, prepare_hydra
 from tunetrail.cli.conf_groups import EXPERIMENTS
 from tunetrail.cli.hydra_errors import readable_errors
-from tunetrail.cli.override_keys import check_keys
+from tunetrail.cli.override_keys import check_keys, with_signs
 from tunetrail.config import AUTO, MISSING, TrainRequest
 from tunetrail.config.keys import Setting, all_settings
 from tunetrail.paths import conf_dir, shown_uri
@@ -76,7 +76,7 @@ def resolved_settings(overrides: Sequence[str]) -> tuple[TrainRequest, list[Reso
     from tunetrail.cli.text_values import keep_text
 
     check_keys(overrides)
-    overrides = [keep_text(override, text_keys) for override in overrides]
+    overrides = [keep_text(override, text_keys) for override in with_signs(overrides)]
     with readable_errors(), initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", list(overrides))
         lacks_session = OmegaConf.is_missing(config, "session_id")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from tunetrail.cli.conf_groups import groups
+from tunetrail.cli.conf_groups import groups, is_open_key
 from tunetrail.config.key_suggestions import did_you_mean_key, is_known_key
 from tunetrail.errors import ConfigError
 
@@ -26,6 +26,20 @@ def check_keys(overrides: Sequence[str]) -> None:
             f"there is no key {key}.{did_you_mean_key(key, known_groups, model_type)} "
             "`tunetrail train --help KEY` explains a key."
         )
+
+
+def with_signs(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides with the plus that Hydra wants for a new name of the user's own.
+
+    Two of them, since an option of a group, such as `callbacks=ema`, may have made the name.
+    """
+    signed = []
+    for override in overrides:
+        match = _OVERRIDE.match(override)
+        is_unsigned = match is not None and bool(match["equals"]) and not match["sign"]
+        is_new = match is not None and is_unsigned and is_open_key(match["key"].strip())
+        signed.append(f"++{override}" if is_new else override)
+    return signed
 
 
 def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:

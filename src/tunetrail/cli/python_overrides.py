@@ -15,9 +15,9 @@ from tunetrail.cli.composition import (
     prepare_hydra,
     split_arguments,
 )
-from tunetrail.cli.conf_groups import EXPERIMENTS, OPEN_SECTIONS
+from tunetrail.cli.conf_groups import EXPERIMENTS, is_open_key
 from tunetrail.cli.hydra_errors import readable_errors
-from tunetrail.cli.override_keys import check_keys
+from tunetrail.cli.override_keys import check_keys, with_signs
 from tunetrail.cli.unused_settings import warn_of_unused
 from tunetrail.config import TrainRequest
 from tunetrail.errors import ConfigError
@@ -52,7 +52,7 @@ def compose_request(overrides: Sequence[str], *, defaults: Sequence[str] = ()) -
         from tunetrail.cli.text_values import keep_text
 
         check_keys(overrides)
-        texts_kept = [keep_text(override, text_keys) for override in overrides]
+        texts_kept = [keep_text(override, text_keys) for override in with_signs(overrides)]
         request = checked_request(compose_config([*defaults, *texts_kept]))
         warn_of_unused(request, overrides)
         return request
@@ -103,7 +103,7 @@ def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 def _signed(key: str) -> str:
     """Return the key as Hydra wants it: with a plus if the defaults don't have it."""
-    is_new = key == EXPERIMENTS or key.startswith(OPEN_SECTIONS)
+    is_new = key == EXPERIMENTS or is_open_key(key)
     return f"+{key}" if is_new else key
 
 

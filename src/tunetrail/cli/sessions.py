@@ -301,11 +301,19 @@ def sessions(database: str) -> int:
     return 0
 
 
+def _kinds_of(summaries: Sequence[SessionSummary]) -> list[str]:
+    """Return the kinds of samples, with those of packages of which a session has samples."""
+    names = list(map(str, sample_kinds()))
+    for summary in summaries:
+        names += summary.samples
+    return list(dict.fromkeys(names))
+
+
 def _session_as_json(summary: SessionSummary) -> dict[str, Any]:
     trained = summary.last_training
     return {
         "session_id": summary.session_id,
-        "samples": {str(kind): summary.samples[kind] for kind in sample_kinds()},
+        "samples": {kind: summary.samples.get(kind, 0) for kind in _kinds_of([summary])},
         "rejected": summary.rejected,
         "state": str(summary.state),
         "last_training": trained.isoformat(timespec="seconds") if trained else None,
@@ -321,14 +329,15 @@ def _print_sessions(summaries: Sequence[SessionSummary], manager: DatabaseManage
         return
 
     console = Console()
-    table = new_table("session", *sample_kinds(), "rejected", "state", "last training")
+    kinds = _kinds_of(summaries)
+    table = new_table("session", *kinds, "rejected", "state", "last training")
     for column in table.columns:
         column.no_wrap = True
     for summary in summaries:
         trained = summary.last_training
         table.add_row(
             printable(summary.session_id, console),
-            *(str(summary.samples[kind]) for kind in sample_kinds()),
+            *(str(summary.samples.get(kind, 0)) for kind in kinds),
             str(summary.rejected),
             printable(str(summary.state), console),
             trained.strftime("%Y-%m-%d %H:%M") if trained else "never",

@@ -37,7 +37,6 @@ from tunetrail.config.sessions import (
     sessions_of_name,
 )
 from tunetrail.config.settings import (
-    FAMILY_ENTRY_POINTS,
     MISSING,
     MODEL_SECTIONS,
     ModelSection,
@@ -79,7 +78,6 @@ __all__ = [
     "AUGMENTATION_METHODS",
     "AUTO",
     "BASE",
-    "FAMILY_ENTRY_POINTS",
     "MISSING",
     "MODEL_SECTIONS",
     "OBJECTIVES",

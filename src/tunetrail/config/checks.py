@@ -10,6 +10,7 @@ from typing import Any
 
 from tunetrail.config.synonyms import words_of
 from tunetrail.errors import ConfigError, did_you_mean
+from tunetrail.extensions import ExtensionPoint
 
 # Without a leading dot or dash: neither a hidden file, nor `..`, nor an option of a command.
 _NAME_BYTES = 255
@@ -24,14 +25,27 @@ class Rule:
     Attributes:
         text: The rule in words, as it follows "must be" in an error message.
         allows: Tells whether a value satisfies the rule.
-        choices: The allowed words, if the value is one of a few.
+        choices: The allowed words, if the value is one of a few, or a list of some of them.
         bounds: What a JSON Schema says of a number that satisfies it, such as `minimum`.
+        point: The extensions whose names are allowed as well.
     """
 
     text: str
     allows: Callable[[Any], bool]
     choices: tuple[str, ...] = ()
     bounds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    point: ExtensionPoint | None = None
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether the value is one of a few words, or a list of some."""
+        return bool(self.choices) or self.point is not None
+
+    @property
+    def all_choices(self) -> tuple[str, ...]:
+        """The allowed words, with those that installed packages add."""
+        further = self.point.names() if self.point else ()
+        return tuple(dict.fromkeys([*self.choices, *further]))
 
 
 def at_least(minimum: int, note: str = "") -> Rule:
@@ -43,9 +57,10 @@ def at_least(minimum: int, note: str = "") -> Rule:
     )
 
 
-def one_of(*choices: str) -> Rule:
-    """Return the rule for a value that is one of a few words."""
-    return Rule(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
+def one_of(*choices: str, point: ExtensionPoint | None = None) -> Rule:
+    """Return the rule for a value that is one of a few words, or a list of some of them."""
+    text = f"one of {', '.join(choices)}" if choices else "names of installed packages"
+    return Rule(text, lambda value: value in choices, choices, point=point)
 
 
 # Comparisons with NaN are false, so that every rule refuses it.
@@ -81,6 +96,16 @@ def setting(default: Any, rule: Rule) -> Any:
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
+def choices_setting(*choices: str, point: ExtensionPoint | None = None) -> Any:
+    """Return a dataclass field for a list of words, each one of `choices` or of the extensions."""
+    return dataclasses.field(default_factory=list, metadata={"rule": one_of(*choices, point=point)})
+
+
+def options_setting(point: ExtensionPoint) -> Any:
+    """Return a dataclass field for the options of extensions, by their names."""
+    return dataclasses.field(default_factory=dict, metadata={"point": point})
+
+
 def check_settings(section: str, config: Any) -> None:
     """Raise `ConfigError` for the first setting of a section that breaks the rule of its field.
 
@@ -97,8 +122,11 @@ def check_settings(section: str, config: Any) -> None:
 
         key = f"{section}.{field.name}" if section else field.name
         # Among words, the message can name the nearest one.
-        if rule.choices:
-            check_choice(key, value, rule.choices)
+        if rule.is_choice:
+            for word in value if isinstance(value, list) else [value]:
+                check_choice(key, word, rule.all_choices)
+                if rule.point is not None:
+                    rule.point.check_unique(word)
         else:
             check(rule.allows(value), key, rule.text, value)
 
@@ -114,7 +142,8 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         # The name may say for what: `embedding.loss for pair samples`.
         advice = did_you_mean(str(value), choices, words_of(name.split()[0])).strip()
-        check(False, name, f"one of {', '.join(choices)}", value, advice)
+        rule = f"one of {', '.join(choices)}" if choices else "left out: no package adds any"
+        check(False, name, rule, value, advice)
 
 
 def check_different(name: str, values: list[Any]) -> None:

@@ -1,18 +1,22 @@
 """Settings of the preparation: how rows are read, cleaned, split, augmented and given features."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from tunetrail.config.checks import (
     SHARE,
     Rule,
     at_least,
     check,
-    check_choice,
     check_different,
     check_settings,
+    choices_setting,
     one_of,
+    options_setting,
     setting,
 )
+from tunetrail.config.typed_options import check_names, options_of
+from tunetrail.extensions import AUGMENTATION as INSTALLED_METHODS
 
 AUGMENTATION_METHODS = (
     "word_dropout",
@@ -177,11 +181,15 @@ class SplitConfig:
 class AugmentationConfig:
     """How extra rows are made from rows of the train split; without a method, none are."""
 
-    methods: list[str] = field(default_factory=list)
+    methods: list[str] = choices_setting(*AUGMENTATION_METHODS, point=INSTALLED_METHODS)
     """Ways to make a row from another: `word_dropout`, `word_swap`, `typo`, `synonym`,
     `back_translation`, and by a language model `generated_query` (Promptagator, Dai et al.
     2022, https://arxiv.org/abs/2209.11755) or `paraphrase`. Cross-validation also trains
     without the added rows and says if they make the score worse."""
+
+    extensions: dict[str, dict[str, Any]] = options_setting(INSTALLED_METHODS)
+    """Options of methods that installed packages add, by method and option, as in
+    `augmentation.extensions.METHOD.OPTION=VALUE`."""
 
     share: float = setting(0.2, SHARE)
     """Share of the train rows that each method makes a new row from."""
@@ -219,15 +227,22 @@ class AugmentationConfig:
     original among its first `round_trip_rank` results."""
 
     def __post_init__(self) -> None:
-        for method in self.methods:
-            check_choice("augmentation.methods", method, AUGMENTATION_METHODS)
-        check_different("augmentation.methods", self.methods)
-
         check_settings("augmentation", self)
+        check_different("augmentation.methods", self.methods)
+        self._check_extensions()
+
         models = self.translation_models
         # No models are fine as long as back_translation isn't among the methods.
         name, rule = "augmentation.translation_models", "two models, there and back,"
         check(len(models) in (0, 2), name, rule, models)
+
+    def _check_extensions(self) -> None:
+        """Check the options of installed packages' methods, and that these are applied."""
+        key, used = "augmentation.extensions", self.methods
+        check_names(key, self.extensions, INSTALLED_METHODS, "augmentation.methods", used)
+        for name in used:
+            if name in INSTALLED_METHODS.names():
+                options_of(INSTALLED_METHODS.load(name), key, self.extensions)
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,7 @@
 """Settings of the embedding model: its prompts, its loss and its training."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from tunetrail.config.checks import (
     POSITIVE,
@@ -10,6 +11,7 @@ from tunetrail.config.checks import (
     check_choice,
     check_settings,
     one_of,
+    options_setting,
     setting,
 )
 from tunetrail.config.losses import (
@@ -17,9 +19,13 @@ from tunetrail.config.losses import (
     LOSSES,
     check_loss_options,
     check_teacher,
+    loss_named,
     losses_of,
+    resolve_loss,
 )
 from tunetrail.config.training import START, TrainingConfig
+from tunetrail.config.typed_options import check_names, options_of
+from tunetrail.extensions import LOSSES as INSTALLED_LOSSES
 
 _DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 _OPTIONS = "embedding.loss_options"
@@ -153,8 +159,11 @@ class FurtherLossesConfig:
     def __post_init__(self) -> None:
         for shape, loss in self.losses.items():
             # The teacher belongs to the scored shape, so that losses with one aren't offered here.
-            choices = ("auto", *losses_of(shape, taught=False))
+            further = INSTALLED_LOSSES.names()
+            choices = ("auto", *losses_of(shape, taught=False), *further)
             check_choice(f"embedding.also_train.{shape}", loss, choices)
+            if loss in further:
+                resolve_loss(shape, loss)
 
     @property
     def losses(self) -> dict[str, str]:
@@ -192,12 +201,16 @@ class EmbeddingConfig:
     one shape. Scores, validation, `loss_options`, the teacher and what is `auto` are about
     `shape` alone."""
 
-    loss: str = setting("auto", one_of("auto", *LOSSES))
+    loss: str = setting("auto", one_of("auto", *LOSSES, point=INSTALLED_LOSSES))
     """Loss of the samples; it must be one of the losses of their shape. `auto` is the first
     loss of the shape, or with a teacher the first that learns from one."""
 
     loss_options: LossConfig = field(default_factory=LossConfig)
     """Options of the loss. An option that the loss doesn't have is refused."""
+
+    extensions: dict[str, dict[str, Any]] = options_setting(INSTALLED_LOSSES)
+    """Options of losses that installed packages add, by loss and option, as in
+    `embedding.extensions.LOSS.OPTION=VALUE`."""
 
     matryoshka_dimensions: list[int] = field(default_factory=list)
     """Sizes, such as `[256, 128, 64]`, to which vectors are cut for the training as well,
@@ -226,20 +239,34 @@ class EmbeddingConfig:
         check_settings("embedding", self)
         self._check_loss()
         self._check_further_losses()
+        self._check_extensions()
         self._check_matryoshka()
 
     def _check_loss(self) -> None:
         """Check the loss as far as it is known: the shape may only follow from the samples."""
-        if self.shape is not None and self.loss != "auto":
+        if self.loss == "auto":
+            if self.shape is not None:
+                check_teacher(self.shape, self.loss, self.teacher)
+            return
+        loss = loss_named(self.loss)
+        if self.shape is not None and self.shape not in loss.all_shapes:
             name = f"embedding.loss for {self.shape} samples"
             check_choice(name, self.loss, EMBEDDING_LOSSES[self.shape])
 
         # A loss with a single shape implies it: its teacher is then checked before any row is read.
-        shapes = [shape for shape, losses in EMBEDDING_LOSSES.items() if self.loss in losses]
-        if self.shape is not None or len(shapes) == 1:
-            check_teacher(self.shape or shapes[0], self.loss, self.teacher)
-        if self.loss != "auto":
-            check_loss_options(LOSSES[self.loss], self.loss_options)
+        if self.shape is not None or len(loss.all_shapes) == 1:
+            check_teacher(self.shape or loss.all_shapes[0], self.loss, self.teacher)
+        check_loss_options(loss, self.loss_options)
+
+    def _check_extensions(self) -> None:
+        """Check the options of installed packages' losses, and that these are trained with."""
+        losses = [self.loss, *self.also_train.losses.values()]
+        used = [name for name in losses if name in INSTALLED_LOSSES.names()]
+        check_names(
+            "embedding.extensions", self.extensions, INSTALLED_LOSSES, "embedding.loss", used
+        )
+        for name in used:
+            options_of(loss_named(name), "embedding.extensions", self.extensions)
 
     def _check_further_losses(self) -> None:
         losses = self.also_train.losses

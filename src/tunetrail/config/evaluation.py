@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from tunetrail.config.answer_checks import read_json_schema, read_pattern
 from tunetrail.config.checks import (
@@ -10,9 +11,14 @@ from tunetrail.config.checks import (
     Rule,
     at_least,
     check,
+    check_different,
     check_settings,
+    choices_setting,
+    options_setting,
     setting,
 )
+from tunetrail.config.typed_options import check_names, options_of
+from tunetrail.extensions import METRICS as INSTALLED_METRICS
 
 
 @dataclass(kw_only=True)
@@ -106,6 +112,14 @@ class EvaluationConfig:
     )
     """Confidence level of the interval of the improvement."""
 
+    metrics: list[str] = choices_setting(point=INSTALLED_METRICS)
+    """Further metrics, of installed packages, that models are scored by. Each is computed for the
+    models that it fits, with its interval; the primary metric stays what it is."""
+
+    extensions: dict[str, dict[str, Any]] = options_setting(INSTALLED_METRICS)
+    """Options of these metrics, by metric and option, as in
+    `evaluation.extensions.METRIC.OPTION=VALUE`."""
+
     benchmark_rows: int = setting(2_000, at_least(0))
     """Test rows of earlier sessions that are kept, an equal share of each session, and on which
     later candidates are scored as well; 0 keeps and scores none."""
@@ -121,6 +135,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         check_settings("evaluation", self)
+        self._check_metrics()
         # Deeper ranks are read by nobody, and take memory for each query.
         are_ranks = bool(self.cutoffs) and all(1 <= cutoff <= 1000 for cutoff in self.cutoffs)
         are_different = len(set(self.cutoffs)) == len(self.cutoffs)
@@ -133,6 +148,22 @@ class EvaluationConfig:
             self.benchmark_rows,
             "Raise it, or set evaluation.general_file=null.",
         )
+
+    def _check_metrics(self) -> None:
+        """Check the metrics of installed packages and their options."""
+        key = "evaluation.extensions"
+        check_different("evaluation.metrics", self.metrics)
+        check_names(key, self.extensions, INSTALLED_METRICS, "evaluation.metrics", self.metrics)
+
+        for name in self.metrics:
+            metric = INSTALLED_METRICS.load(name)
+            options_of(metric, key, self.extensions)
+            check(
+                metric.of_answer is None or self.generation.rows > 0,
+                "evaluation.generation.rows",
+                f"at least 1 with the metric {name}, which is computed of written answers",
+                self.generation.rows,
+            )
 
 
 @dataclass(kw_only=True)

@@ -15,6 +15,7 @@ from tunetrail.config.checks import Rule
 from tunetrail.config.settings import MISSING, TrainRequest
 from tunetrail.config.sweep import SearchConfig
 from tunetrail.config.validation import CheckConfig
+from tunetrail.extensions import ExtensionPoint
 
 SEARCH_SECTION = "hydra.sweeper"
 _TYPE_NAMES = {int: "integer", float: "number", str: "text", bool: "true or false"}
@@ -32,6 +33,7 @@ class Setting:
         rule: What its value must be; None if any value of the type will do.
         default: Its default; a section's is the section with its defaults.
         owner: The dataclass that it is a field of.
+        point: The extensions that it names, or whose options stand below it; None if it has none.
     """
 
     key: str
@@ -39,11 +41,12 @@ class Setting:
     rule: Rule | None
     default: Any
     owner: type
+    point: ExtensionPoint | None = None
 
     @property
     def meaning(self) -> str:
-        """What its docstring says, in one line."""
-        return docstrings(self.owner)[self.key.rpartition(".")[2]]
+        """What its docstring says, in one line; empty if a package wrote none."""
+        return docstrings(self.owner).get(self.key.rpartition(".")[2], "")
 
     @property
     def is_section(self) -> bool:
@@ -60,7 +63,12 @@ class Setting:
         """The words that the value may be; empty if it is no choice."""
         if self.hint is bool:
             return ("true", "false")
-        return self.rule.choices if self.rule else ()
+        return self.rule.all_choices if self.rule else ()
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the value is a list, of which each element is one of the choices if there are."""
+        return typing.get_origin(self.hint) is list
 
     @property
     def shown_default(self) -> str:
@@ -75,11 +83,43 @@ def all_settings() -> dict[str, Setting]:
     return {setting.key: setting for setting in settings}
 
 
+def extension_settings(key: str) -> dict[str, Setting]:
+    """Return the options of the installed extension that a key names, or an option of which it is.
+
+    Its package is imported.
+
+    Args:
+        key: A key such as `embedding.extensions.LOSS` or `embedding.extensions.LOSS.OPTION`.
+
+    Raises:
+        ConfigError: The package can't be used.
+    """
+    for section, setting in all_settings().items():
+        if setting.is_mapping and setting.point and key.startswith(f"{section}."):
+            name = key.removeprefix(f"{section}.").partition(".")[0]
+            options_class = None
+            if name in setting.point.names():
+                options_class = setting.point.load(name).options_class
+            if options_class is None:
+                return {}
+            options = settings_of(_with_defaults(options_class), f"{section}.{name}")
+            return {option.key: option for option in options}
+    return {}
+
+
+def _with_defaults(options_class: type[Any]) -> Any:
+    """Return an object with the defaults, or the class itself if some options have none."""
+    try:
+        return options_class()
+    except TypeError:
+        return options_class
+
+
 def settings_of(config: Any, section: str = "") -> Iterator[Setting]:
     """Yield the settings of a section in their order, each section before what is in it.
 
     Args:
-        config: The section with its defaults.
+        config: The section with its defaults, or its class.
         section: Its dotted key, empty at the top.
     """
     for setting in fields_of(config, section):
@@ -90,16 +130,18 @@ def settings_of(config: Any, section: str = "") -> Iterator[Setting]:
 
 def fields_of(config: Any, section: str) -> Iterator[Setting]:
     """Yield the settings and sections directly in a section."""
-    owner: type = type(config)
+    owner: type = config if isinstance(config, type) else type(config)
     hints = typing.get_type_hints(owner)
 
     for field in fields(config):
+        rule: Rule | None = field.metadata.get("rule")
         yield Setting(
             key=f"{section}.{field.name}" if section else field.name,
             hint=hints[field.name],
-            rule=field.metadata.get("rule"),
-            default=getattr(config, field.name),
+            rule=rule,
+            default=getattr(config, field.name, MISSING),
             owner=owner,
+            point=rule.point if rule else field.metadata.get("point"),
         )
 
 
@@ -140,7 +182,9 @@ def allowed_values(setting: Setting, *, most_choices: int = _MOST_CHOICES) -> st
     names = [] if says_all else [type_name(concrete[0])]
     if rule:
         is_long = len(rule.choices) > most_choices
-        names.append("see the table" if is_long else rule.text.removeprefix("null or "))
+        each = "each " if setting.is_list and rule.is_choice else ""
+        text = f"{each}{rule.text.removeprefix('null or ')}"
+        names.append("see the table" if is_long else text)
     is_optional = types.NoneType in alternatives
     return ", ".join(names) + (", or null" if is_optional else "")
 
@@ -155,8 +199,9 @@ def type_name(hint: Any) -> str:
     if typing.get_origin(hint) is dict:
         return "mapping"
     if typing.get_origin(hint) is list:
-        return f"list of {_TYPE_NAMES[typing.get_args(hint)[0]]}s"
-    return _TYPE_NAMES[hint]
+        return f"list of {type_name(typing.get_args(hint)[0])}s"
+    # A package may annotate its options in other ways.
+    return _TYPE_NAMES.get(hint) or str(hint)
 
 
 def typed(value: Any) -> str:

@@ -1,14 +1,16 @@
 """The losses of embedding models: one record each, with everything about a loss except its formula.
 
 A new loss is a record in `LOSSES` and a constructor of the same name in
-`tunetrail.learning.embedding.losses.constructors`.
+`tunetrail.learning.embedding.losses.constructors`. An installed package adds a record that builds
+its own formula.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tunetrail import extensions
 from tunetrail.config.checks import check, check_choice
 from tunetrail.errors import ConfigError
 from tunetrail.samples import SampleKind, shape_named, shapes_of_kind
@@ -77,6 +79,11 @@ class Loss:
         learns_from_single_row: Whether one row by itself teaches it anything although it isn't
             row-wise.
         views: How often each text goes through the model, each time with other dropout.
+        build: For a loss of an installed package: takes its options and returns the loss, a
+            function of the vectors, a tensor [rows, dimensions] for each text column, and of the
+            target [rows], or [rows, dimensions] for `vector` samples; None for other samples. It
+            returns a tensor with a single number. See `build_vector_loss`.
+        options_class: The dataclass of these options; None if it has none.
     """
 
     name: str
@@ -90,11 +97,18 @@ class Loss:
     row_wise: bool = False
     learns_from_single_row: bool = False
     views: int = 1
+    build: Callable[[Any], Callable[..., Any]] | None = None
+    options_class: type[Any] | None = None
 
     @property
     def all_options(self) -> tuple[str, ...]:
         """The fields of `LossConfig` that it has."""
         return (*self.options, "orthogonality")
+
+    @property
+    def all_shapes(self) -> tuple[str, ...]:
+        """The sample shapes that it learns from, with a teacher or without."""
+        return (*self.shapes, *self.taught_shapes)
 
     @property
     def target_is_vector(self) -> bool:
@@ -263,7 +277,25 @@ _RECORDS = (
 )
 
 LOSSES = {loss.name: loss for loss in _RECORDS}
-"""The losses by name."""
+"""Our own losses by name."""
+
+
+def is_built_in(name: str) -> bool:
+    """Tell whether a loss is one of our own, or the word for the first of a shape."""
+    return name in LOSSES or name == "auto"
+
+
+def loss_named(name: str) -> Loss:
+    """Return the loss of that name, ours or an installed package's.
+
+    Raises:
+        ConfigError: There is none, two packages have one, or its package is broken.
+    """
+    if name not in LOSSES:
+        loss: Loss = extensions.LOSSES.load(name)
+        return loss
+    extensions.LOSSES.check_unique(name)
+    return LOSSES[name]
 
 
 def losses_of(shape: str, *, taught: bool | None = None) -> tuple[str, ...]:
@@ -301,13 +333,13 @@ def resolve_loss(shape: str, name: str, *, taught: bool = False) -> Loss:
     if name == "auto":
         return LOSSES[losses_of(shape, taught=taught)[0]]
 
-    fitting = losses_of(shape)
-    if name not in fitting:
-        raise ConfigError(
-            f"embedding.loss must be one of auto, {', '.join(fitting)} for {shape} samples, "
-            f"got {name!r}."
-        )
-    return LOSSES[name]
+    is_known = name in LOSSES or name in extensions.LOSSES.names()
+    if is_known and shape in loss_named(name).all_shapes:
+        return loss_named(name)
+    raise ConfigError(
+        f"embedding.loss must be one of auto, {', '.join(losses_of(shape))} for {shape} samples, "
+        f"got {name!r}."
+    )
 
 
 def choose_loss(shape: str, name: str, teacher: str | None = None) -> Loss:
@@ -332,9 +364,10 @@ def choose_loss(shape: str, name: str, teacher: str | None = None) -> Loss:
 def check_teacher(shape: str, name: str, teacher: str | None) -> None:
     """Raise `ConfigError` if the loss lacks the teacher it needs, or has one and no use for it."""
     taught_names = losses_of(shape, taught=True)
+    is_taught = name != "auto" and shape in loss_named(name).taught_shapes
     if teacher is None:
         check(
-            name not in taught_names,
+            not is_taught,
             "embedding.teacher",
             f"a model's name or folder for the loss {name} on {shape} samples",
             teacher,
@@ -346,7 +379,7 @@ def check_teacher(shape: str, name: str, teacher: str | None) -> None:
         f"{shape}: {', '.join(names)}" for shape, names in names_by_shape.items() if names
     )
     check(
-        name in taught_names or (name == "auto" and bool(taught_names)),
+        is_taught or (name == "auto" and bool(taught_names)),
         "embedding.teacher",
         f"null for the loss {name} on {shape} samples",
         teacher,

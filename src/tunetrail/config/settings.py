@@ -5,7 +5,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from tunetrail.config.checks import PATH, SHARE, Rule, check, check_settings, setting
+from tunetrail.config.checks import (
+    PATH,
+    SHARE,
+    Rule,
+    check,
+    check_settings,
+    options_setting,
+    setting,
+)
 from tunetrail.config.data import (
     AugmentationConfig,
     CleaningConfig,
@@ -21,9 +29,11 @@ from tunetrail.config.stores import DatabaseConfig, RetentionConfig, TrackingCon
 from tunetrail.config.sweep import SweepConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import AUTO, TrainingConfig
+from tunetrail.config.typed_options import check_names, typed_options
 from tunetrail.config.validation import ValidationConfig
 from tunetrail.config.watch import WatchConfig
 from tunetrail.errors import ConfigError, did_you_mean, naming_section
+from tunetrail.extensions import FAMILIES
 
 
 class ModelSection(Protocol):
@@ -46,13 +56,13 @@ class ModelSection(Protocol):
         """Hyperparameters of the training."""
 
 
-FAMILY_ENTRY_POINTS = "tunetrail.families"
-"""The group of entry points in which installed packages name their model families."""
 MISSING = "???"
 """What Hydra takes for a value that has to be given."""
 MODEL_SECTIONS = ("embedding", "llm")
 """The sections of the settings that configure a model and its training."""
 
+
+_Section = TypeVar("_Section")
 
 _LARGEST_WEIGHT = 10
 """Of a session: rows are repeated, so that a larger one would only take more time."""
@@ -119,6 +129,10 @@ class Settings:
     llm: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     """Language model."""
 
+    families: dict[str, dict[str, Any]] = options_setting(FAMILIES)
+    """Settings of model families that installed packages add, by family and key, as in
+    `families.FAMILY.training.num_epochs=3`."""
+
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Comparison of the candidate with root."""
 
@@ -136,6 +150,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_settings("", self)
+        check_names("families", self.families, FAMILIES)
         allowed = all(0.0 < weight <= _LARGEST_WEIGHT for weight in self.session_weights)
         check(
             allowed,
@@ -143,6 +158,22 @@ class Settings:
             f"numbers above 0 and at most {_LARGEST_WEIGHT}",
             self.session_weights,
         )
+
+    def family_section(self, name: str, options_class: type[_Section]) -> _Section:
+        """Return the section of a family that an installed package adds.
+
+        Args:
+            name: The family.
+            options_class: The dataclass of its settings, a `ModelSection`.
+
+        Raises:
+            ConfigError: A key is unknown, or a value is of the wrong type or out of range.
+        """
+        with naming_section(f"families.{name}"):
+            section: _Section = typed_options(
+                f"families.{name}", options_class, self.families.get(name, {})
+            )
+        return section
 
     def with_short_configs(
         self,

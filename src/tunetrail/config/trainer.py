@@ -60,12 +60,12 @@ class TrainerConfig:
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Further Lightning callbacks, each under a name of your choice: `_target_` names the
     class, the other keys are its arguments, as in
-    `+trainer.callbacks.device_stats._target_=DeviceStatsMonitor`. An unknown class is refused
+    `trainer.callbacks.device_stats._target_=DeviceStatsMonitor`. An unknown class is refused
     with the list of those allowed."""
 
     logger: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Lightning loggers that get what MLflow gets, in the same form, as in
-    `+trainer.logger.csv._target_=CSVLogger`."""
+    `trainer.logger.csv._target_=CSVLogger`."""
 
     def __post_init__(self) -> None:
         check_settings("trainer", self)

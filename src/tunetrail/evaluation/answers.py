@@ -11,8 +11,9 @@ import numpy as np
 from sacrebleu.metrics.chrf import CHRF
 
 from tunetrail.evaluation.chrf import CHRF_MATCHES
+from tunetrail.evaluation.further_metrics import FurtherMetric
 from tunetrail.evaluation.metric import Array
-from tunetrail.evaluation.metrics import ANSWER_METRICS, metric_named
+from tunetrail.evaluation.metrics import ANSWER_METRICS, answer_metrics_of, metric_named
 from tunetrail.evaluation.scores import Scores, check_equal
 from tunetrail.evaluation.share_intervals import Interval
 
@@ -32,10 +33,12 @@ class AnswerChecks:
         pattern: Looked for in answers. If it has a group, the group is what an exact match
             compares.
         schema: jsonschema's validator of a JSON schema.
+        further: Metrics of installed packages.
     """
 
     pattern: re.Pattern[str] | None = None
     schema: Any = None
+    further: Sequence[FurtherMetric] = ()
 
 
 def with_answers(
@@ -73,7 +76,8 @@ def with_answers(
             values.setdefault(name, np.full(len(answers), np.nan))[row] = value
 
     everything = np.arange(len(answers))[np.newaxis, :]
-    names = [name for name in ANSWER_METRICS if name in values]
+    further = [metric.metric.name for metric in checks.further]
+    names = [name for name in (*ANSWER_METRICS, *further) if name in values]
     metrics = {name: float(metric_named(name).statistic(values, everything)[0]) for name in names}
     texts = {WRITTEN: np.array(answers, dtype=object)}
     return replace(
@@ -107,6 +111,8 @@ def _values_of(answer: str, expected: str, checks: AnswerChecks) -> dict[str, fl
         values["pattern_match"] = float(checks.pattern.search(answer) is not None)
     if checks.schema is not None:
         values["schema_match"] = float(satisfies(answer, checks.schema))
+    for further in checks.further:
+        values[further.metric.name] = further.value(answer, expected)
     return values
 
 
@@ -210,9 +216,7 @@ def answer_summary(
         return None
 
     metrics: dict[str, Any] = {}
-    for name in ANSWER_METRICS:
-        if name not in after.metrics:
-            continue
+    for name in answer_metrics_of(after.metrics):
         values: dict[str, Any] = {"before": before.metrics[name], "after": after.metrics[name]}
         for moment, intervals in (("before", before_intervals), ("after", after_intervals)):
             if name in intervals:
@@ -226,7 +230,8 @@ def answer_sentence(summary: Mapping[str, Any]) -> str:
     """Return the summary in one line for people."""
     phrases = []
     for name, values in summary["metrics"].items():
-        phrase = f"{ANSWER_METRICS[name]} {values['before']:.3f} -> {values['after']:.3f}"
+        label = ANSWER_METRICS.get(name, name)
+        phrase = f"{label} {values['before']:.3f} -> {values['after']:.3f}"
         if "after_interval" in values:
             lower, upper = values["after_interval"]
             phrase += f" [{lower:.3f}, {upper:.3f}]"

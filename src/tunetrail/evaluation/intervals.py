@@ -10,7 +10,7 @@ from scipy.stats import t
 
 from tunetrail.evaluation.mean_intervals import ClusteredMean
 from tunetrail.evaluation.metric import Array, CountStatistic, Floats, Metric
-from tunetrail.evaluation.metrics import ANSWER_METRICS, ANSWER_SHARES, metric_named
+from tunetrail.evaluation.metrics import ANSWER_SHARES, answer_metrics_of, metric_named
 from tunetrail.evaluation.resampling import (
     cluster_index,
     drawn_counts,
@@ -58,7 +58,7 @@ def metric_intervals(
     intervals_of = partial(
         _intervals_of, bootstrap_samples=bootstrap_samples, confidence=confidence, seed=seed
     )
-    of_answers = [name for name in ANSWER_METRICS if name in scores.metrics]
+    of_answers = answer_metrics_of(scores.metrics)
     of_all = [name for name in scores.metrics if name not in of_answers]
     intervals = intervals_of(scores, of_all)
     if not of_answers:

@@ -5,7 +5,7 @@ are functions of sums over the examples: a resample is then a row of counts, and
 take one matrix product.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,3 +150,67 @@ def ratio_or_nan(sums: Floats) -> Floats:
     unknown = np.full_like(numerators, np.nan)
     ratios: Floats = np.divide(numerators, denominators, out=unknown, where=denominators > 0)
     return ratios
+
+
+def mean_of_known(name: str, label: str, **fields: Any) -> Metric:
+    """Return a metric that is the mean of its per-example values, without those that are NaN."""
+    columns = known_columns(name)
+    return sums_metric(columns, ratio_or_nan, name=name, label=label, reads=(name,), **fields)
+
+
+def known_columns(name: str) -> Columns:
+    """Return the sums whose ratio is the mean of the per-example values that aren't NaN."""
+
+    def columns(values: Values) -> Floats:
+        column = values[name].astype(np.float64)
+        return np.stack([np.nan_to_num(column), ~np.isnan(column)])
+
+    return columns
+
+
+Vectors = Callable[[str], Array]
+"""Takes the column of a text; returns the model's unit vectors of it, [examples, dimensions]."""
+OfVectors = Callable[[Sequence[Mapping[str, Any]], Vectors, Any], Array]
+"""Takes records, their vectors and the options of the metric; returns [examples]."""
+OfAnswer = Callable[[str, str, Any], float]
+"""Takes an answer, the expected one and the options of the metric; returns its value."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExampleMetric:
+    """A metric of an installed package: the mean of a value of each example.
+
+    It is computed in addition to the metrics of the samples, if `evaluation.metrics` names it, and
+    gets the intervals, the comparison and the tables that these have. It has either `of_vectors` or
+    `of_answer`.
+
+    Attributes:
+        name: Its name in `evaluation.metrics`, in results and in MLflow.
+        label: Its name for people.
+        shapes: The sample shapes of which it can be computed, for `of_vectors`.
+        of_vectors: For embedding models: takes one record per example, `Vectors`, and the options;
+            returns the values, [examples], NaN for an example that has none.
+        of_answer: For language models: takes what the model has written, the expected answer and
+            the options; returns the value.
+        options_class: The dataclass of its options; None if it has none.
+        higher_is_better: Its direction.
+    """
+
+    name: str
+    label: str
+    shapes: tuple[str, ...] = ()
+    of_vectors: OfVectors | None = None
+    of_answer: OfAnswer | None = None
+    options_class: type[Any] | None = None
+    higher_is_better: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.of_vectors is None) == (self.of_answer is None):
+            raise ValueError(f"the metric {self.name} must have either of_vectors or of_answer")
+        if (self.of_vectors is None) == bool(self.shapes):
+            raise ValueError(f"the metric {self.name} must have shapes with of_vectors only")
+
+    @property
+    def metric(self) -> Metric:
+        """The record by which it is computed of resamples, compared and shown."""
+        return mean_of_known(self.name, self.label, higher_is_better=self.higher_is_better)

@@ -3,15 +3,19 @@
 import functools
 import math
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
 from tunetrail.evaluation.chrf import CHRF
 from tunetrail.evaluation.metric import (
+    ExampleMetric,
     Floats,
     Metric,
     Values,
+    known_columns,
     mean_metric,
+    mean_of_known,
     ratio,
     ratio_metric,
     ratio_or_nan,
@@ -19,6 +23,7 @@ from tunetrail.evaluation.metric import (
     sums_metric,
 )
 from tunetrail.evaluation.pair_metrics import PAIR_METRICS
+from tunetrail.extensions import METRICS as INSTALLED_METRICS
 
 ANSWER_METRICS = {
     "exact_match": "exact match",
@@ -43,11 +48,34 @@ def metric_named(name: str) -> Metric:
     """Return the metric of that name; raises `ValueError` if there is none."""
     if not is_metric(name):
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {name!r}.")
-    return METRICS.get(name) or _ranking_metric(name)
+    if _is_built_in(name):
+        return METRICS.get(name) or _ranking_metric(name)
+    installed: ExampleMetric = INSTALLED_METRICS.load(name)
+    return installed.metric
 
 
 def is_metric(name: str) -> bool:
     """Tell whether there is a metric of that name, such as `ndcg_at_K` with any K from 1."""
+    return _is_built_in(name) or name in INSTALLED_METRICS.names()
+
+
+def is_reserved(name: str) -> bool:
+    """Tell whether an installed package's metric can't have the name."""
+    # Its values of the examples would take the place of ours.
+    return _is_built_in(name) or any(name in metric.reads for metric in METRICS.values())
+
+
+def answer_metrics_of(names: Iterable[str]) -> list[str]:
+    """Return the metrics among the names that are computed of written answers."""
+    installed = INSTALLED_METRICS.names()
+    return [
+        name
+        for name in names
+        if name in ANSWER_METRICS or (name in installed and INSTALLED_METRICS.load(name).of_answer)
+    ]
+
+
+def _is_built_in(name: str) -> bool:
     return name in METRICS or _RANKING_NAME.fullmatch(name) is not None
 
 
@@ -66,13 +94,7 @@ def _answer_metric(name: str, label: str) -> Metric:
 
     The others have NaN as their value.
     """
-
-    def columns(values: Values) -> Floats:
-        column = values[name].astype(np.float64)
-        return np.stack([np.nan_to_num(column), ~np.isnan(column)])
-
-    fields = {"name": name, "label": label, "reads": (name,), "ratio": columns}
-    return sums_metric(columns, ratio_or_nan, **fields)
+    return mean_of_known(name, label, ratio=known_columns(name))
 
 
 def _bits_per_unit(sums: Floats) -> Floats:

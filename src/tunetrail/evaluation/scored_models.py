@@ -14,6 +14,7 @@ from tunetrail.evaluation.example_rows import CANDIDATE, FOLD, TEST, ExampleRows
 from tunetrail.evaluation.fold_gain import ranks_in_fold
 from tunetrail.evaluation.metrics import ANSWER_METRICS, METRICS, metric_named
 from tunetrail.evaluation.scores import Scores, scores_from
+from tunetrail.extensions import METRICS as INSTALLED_METRICS
 
 _SHOWN_NAMES = 8
 _SIDE_IN_WORDS = {TEST: "test rows", FOLD: "rows of folds"}
@@ -153,10 +154,14 @@ def common_metric(models: Sequence[ScoredModel], metric: str | None) -> str:
     """
     known = set.intersection(*(set(model.rows.value_names) for model in models))
     computable = [name for name, formula in METRICS.items() if known.issuperset(formula.reads)]
+    # A package's metric is the mean of the values under its own name.
+    computable += [name for name in INSTALLED_METRICS.names() if name in known]
     if models[0].side == FOLD:
         # Cosines of several folds' models have no common scale, and only ranks do without one.
         computable = [
-            name for name in computable if name == "spearman" or "cosine" not in METRICS[name].reads
+            name
+            for name in computable
+            if name == "spearman" or "cosine" not in metric_named(name).reads
         ]
 
     primary = {model.name: model.rows.run.metric for model in models}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tunetrail.errors import SampleError
+from tunetrail.evaluation.further_metrics import FurtherMetric
 from tunetrail.evaluation.health import (
     health_values,
     label_alignments,
@@ -24,6 +25,7 @@ from tunetrail.evaluation.ranking import (
 )
 from tunetrail.evaluation.scores import Scores, similarity_scores, unit_vectors, vector_scores
 from tunetrail.fingerprints import value_fingerprint
+from tunetrail.samples import shape_named
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Encode = Callable[[Sequence[str]], NDArray]
@@ -53,12 +55,14 @@ alignment."""
 class _Task:
     """What is scored: see the arguments of `score_embedding`."""
 
+    shape: str
     records: Sequence[Record]
     encode: Encode
     encode_documents: Encode
     corpus: Sequence[Record]
     cutoffs: Sequence[int]
     needs: Needs
+    further: Sequence[FurtherMetric]
 
 
 def score_embedding(
@@ -70,6 +74,7 @@ def score_embedding(
     *,
     cutoffs: Sequence[int] = CUTOFFS,
     needs: Needs = lambda metric: True,
+    further: Sequence[FurtherMetric] = (),
 ) -> Scores:
     """Score an embedding model on held-out records of one shape.
 
@@ -91,7 +96,8 @@ def score_embedding(
             retrieve one another. For pairs, a record with a `text` only is a document as well.
         cutoffs: Numbers of first documents that rankings are scored by.
         needs: Tells by its name whether a metric is computed that takes more than the primary one:
-            k-NN, a linear probe, triplets, and health. By default, all are.
+            k-NN, a linear probe, triplets, health, and further ones. By default, all are.
+        further: Metrics of installed packages.
 
     Returns:
         The scores with the row id and the cluster of each example, and what was ranked.
@@ -100,12 +106,14 @@ def score_embedding(
         SampleError: There is nothing to score, as no label occurs in the corpus.
     """
     task = _Task(
+        shape=shape,
         records=records,
         encode=encode,
         encode_documents=encode_documents or encode,
         corpus=corpus,
         cutoffs=cutoffs,
         needs=needs,
+        further=further,
     )
     return _SCORERS[shape](task)
 
@@ -190,7 +198,7 @@ def _score_pairs(task: _Task) -> Scores:
     for record in everything:
         if record.get("negative"):
             row_ids.setdefault(record["negative"], record.get("row_id"))
-    identified = scores.identified(list(first_records.values()))
+    identified = _identified(scores, list(first_records.values()), task)
     identified = replace(identified, scored_rows=len(task.records))
     return _among(identified, documents, list(map(row_ids.get, documents)))
 
@@ -233,6 +241,27 @@ def _with_health(scores: Scores, vectors: NDArray, needs: Needs) -> Scores:
     return scores.extended(values, *map(_HEALTH_METRICS.__getitem__, values))
 
 
+def _identified(scores: Scores, records: Sequence[Record], task: _Task) -> Scores:
+    """Return the scores with the rows of the examples, and with the further metrics of these.
+
+    Args:
+        scores: The scores of the examples.
+        records: The record of each example.
+        task: What is scored.
+    """
+    documents = shape_named(task.shape).documents
+
+    def vectors(column: str) -> NDArray:
+        encode = task.encode_documents if column in documents else task.encode
+        return unit_vectors(encode(_column(records, column)), column)
+
+    for further in task.further:
+        name = further.metric.name
+        if task.needs(name):
+            scores = scores.extended({name: further.values(records, vectors)}, name)
+    return scores.identified(records)
+
+
 def _among(scores: Scores, documents: Sequence[Any], row_ids: Sequence[int | None]) -> Scores:
     """Return the scores with what was ranked, which decides what they can be compared with.
 
@@ -266,7 +295,7 @@ def _score_similarity(task: _Task) -> Scores:
     scores = similarity_scores(first, second, _column(task.records, "score"))
 
     vectors = unit_vectors(np.concatenate([first, second]), "vectors")
-    return _with_health(scores, vectors, task.needs).identified(task.records)
+    return _identified(_with_health(scores, vectors, task.needs), task.records, task)
 
 
 def _score_labels(task: _Task) -> Scores:
@@ -282,7 +311,8 @@ def _score_labels(task: _Task) -> Scores:
         queries = list(compress(records, is_query))
         query_vectors = unit_vectors(vectors, "vectors")[is_query]
         scores = _with_health(scores, query_vectors, task.needs)
-        return _among(scores.identified(queries), _column(records, "text"), _row_ids(records))
+        identified = _identified(scores, queries, task)
+        return _among(identified, _column(records, "text"), _row_ids(records))
 
     # Equal texts of one label are one document.
     row_ids = {(record["text"], record["label"]): record.get("row_id") for record in task.corpus}
@@ -313,13 +343,14 @@ def _score_labels(task: _Task) -> Scores:
         alignments = label_alignments(units, query_labels, answers, document_labels)
         scores = scores.extended({"alignment": alignments}, "alignment")
     scores = _with_health(scores, units, task.needs)
-    return _among(scores.identified(queries), documents, list(row_ids.values()))
+    identified = _identified(scores, queries, task)
+    return _among(identified, documents, list(row_ids.values()))
 
 
 def _score_vectors(task: _Task) -> Scores:
     targets = np.array(_column(task.records, "embedding"), dtype=np.float32)
     vectors = task.encode(_column(task.records, "text"))
-    scores = vector_scores(vectors, targets).identified(task.records)
+    scores = _identified(vector_scores(vectors, targets), task.records, task)
     return _with_health(scores, unit_vectors(vectors, "vectors"), task.needs)
 
 
@@ -341,7 +372,7 @@ def _score_texts(task: _Task) -> Scores:
     scores = _with_pair_health(scores, queries, answers, relevant, task.needs)
 
     row_ids = [*_row_ids(records), *further.values()]
-    return _among(scores.identified(records), documents, row_ids)
+    return _among(_identified(scores, records, task), documents, row_ids)
 
 
 def _is_pair(record: Record) -> bool:

@@ -1,6 +1,7 @@
 """Answers: what a language model writes to test rows, as scores and as a table for people."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ from tunetrail.config import EvaluationConfig, GenerationConfig
 from tunetrail.config.answer_checks import read_json_schema, read_pattern
 from tunetrail.data.rows import shown
 from tunetrail.evaluation.answers import WRITTEN, AnswerChecks, with_answers
+from tunetrail.evaluation.further_metrics import metrics_of_answers
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.language_model.model import LanguageModel
@@ -47,7 +49,8 @@ def add_answers(
     expected: list[str | None] = [None] * len(records)
     for row, answer in zip(rows, written, strict=True):
         answers[row], expected[row] = answer, prompt_and_answer(records[row])[1]
-    return with_answers(scores, answers, expected, _checks(config.generation))
+    checks = replace(_checks(config.generation), further=metrics_of_answers(config))
+    return with_answers(scores, answers, expected, checks)
 
 
 def answer_table(

@@ -5,19 +5,16 @@ further family is one more record, registered from anywhere; an installed packag
 an entry point.
 """
 
-import functools
-import logging
-from importlib.metadata import entry_points
-
 from tunetrail.cache import ResultCache
 from tunetrail.config import (
     AUTO,
-    FAMILY_ENTRY_POINTS,
     Settings,
 )
 from tunetrail.config.checks import check
 from tunetrail.deployment.flavors import EmbeddingFlavor, LanguageModelFlavor
-from tunetrail.errors import ConfigError, did_you_mean, one_line
+from tunetrail.errors import ConfigError, did_you_mean
+from tunetrail.evaluation.further_metrics import check_shape
+from tunetrail.extensions import FAMILIES
 from tunetrail.learning.embedding.learner import EmbeddingLearner
 from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.models.catalog import (
@@ -45,8 +42,6 @@ from tunetrail.pipeline.scoring import (
 )
 from tunetrail.samples import SampleKind
 
-logger = logging.getLogger(__name__)
-
 ALL_FAMILIES = "all"
 """The model type of a request for every family."""
 
@@ -60,63 +55,51 @@ def register_family(family: ModelFamily) -> ModelFamily:
     return family
 
 
-@functools.cache
-def load_installed_families() -> None:
-    """Register the families that installed packages name as entry points, once in a process.
-
-    An entry point that can't be used is left out with a warning: a broken package must not stop the
-    work with other families.
-    """
-    for entry_point in entry_points(group=FAMILY_ENTRY_POINTS):
-        try:
-            family = entry_point.load()
-            if not isinstance(family, ModelFamily):
-                raise TypeError(f"it must be a ModelFamily, got {family!r}")
-            # Or a request for the entry point's name would find no family.
-            if family.name != entry_point.name:
-                raise ValueError(f"it must have the name of its family, {family.name!r}")
-            register_family(family)
-
-        # The import runs the package's own code, which may raise anything.
-        except Exception as error:
-            logger.warning(
-                "the model family %s of the package %s is left out: %s. Update the package.",
-                entry_point.name,
-                entry_point.dist.name if entry_point.dist else "?",
-                one_line(error),
-            )
+def is_built_in(name: str) -> bool:
+    """Tell whether a model type is one of our own."""
+    return name in (EMBEDDING.name, LLM.name, ALL_FAMILIES)
 
 
 def family_named(name: str) -> ModelFamily:
-    """Return the family of a model type; raises `ConfigError` for an unknown one."""
-    if name not in _FAMILIES:
-        load_installed_families()
-    if name not in _FAMILIES:
-        # The only place that finds out, so it also names what `requested_families` accepts.
-        known = [*_FAMILIES, ALL_FAMILIES]
-        raise ConfigError(
-            f"model_type must be one of {', '.join(known)}, got {name!r}."
-            f"{did_you_mean(name, known)}"
-        )
-    return _FAMILIES[name]
+    """Return the family of a model type.
+
+    Raises:
+        ConfigError: There is none, two packages have one, or its package is broken.
+    """
+    installed = FAMILIES.names()
+    FAMILIES.check_unique(name)
+    if name in _FAMILIES:
+        return _FAMILIES[name]
+    if name in installed:
+        return register_family(FAMILIES.load(name))
+
+    # The only place that finds out, so it also names what `requested_families` accepts.
+    known = list(dict.fromkeys([*_FAMILIES, *installed, ALL_FAMILIES]))
+    raise ConfigError(
+        f"model_type must be one of {', '.join(known)}, got {name!r}.{did_you_mean(name, known)}"
+    )
 
 
 def requested_families(model_type: str) -> tuple[ModelFamily, ...]:
     """Return the family of a request's model type, or every family for `all`.
 
+    A family of an installed package that can't be used is left out of `all`, with a warning.
+
     Raises:
-        ConfigError: The model type is neither a family's name nor `all`.
+        ConfigError: The model type is neither a family's name nor `all`, or its package is broken.
     """
-    if model_type == ALL_FAMILIES:
-        # In Python as on the command line, which has loaded them at its start.
-        load_installed_families()
-        return tuple(_FAMILIES.values())
-    return (family_named(model_type),)
+    if model_type != ALL_FAMILIES:
+        return (family_named(model_type),)
+    for family in FAMILIES.load_all():
+        _FAMILIES.setdefault(family.name, family)
+    return tuple(_FAMILIES.values())
 
 
 def _embedding_learner(
     settings: Settings, shape: str, cache: ResultCache | None
 ) -> EmbeddingLearner:
+    # Before anything is trained, although the metrics come last.
+    check_shape(settings.evaluation, shape)
     return EmbeddingLearner(
         config=settings.embedding,
         shape=shape,

@@ -54,7 +54,8 @@ class ModelFamily:
     Attributes:
         name: The model type of requests, and the name of the registered model.
         kind: The kind of the samples that it learns from; several families may share one.
-        section: Returns its section of the settings.
+        section: Returns its section of the settings; of an installed package's family,
+            `settings.family_section(name, options_class)`.
         catalog: The short names of its base models.
         flavor: How its models are written to the registry and read back.
         learner: Takes settings, the shape of the samples and a cache; returns what loads, trains
@@ -91,6 +92,8 @@ class ModelFamily:
         default_objective: The objective that is learnt of a session with several if the settings
             choose none; without one, such a session is refused.
         further_shapes: Returns the shapes that are trained on in addition to the chosen ones.
+        options_class: The dataclass of the settings of an installed package's family, which are
+            set as `families.NAME.KEY`; None if it has none.
         check_sharding: Raises `ConfigError` if settings don't allow sharding the model's weights
             over several devices; None if no settings do.
     """
@@ -123,6 +126,7 @@ class ModelFamily:
     objective_setting: str = "objective"
     default_objective: str = ""
     further_shapes: Callable[[Settings], Collection[str]] = lambda settings: ()
+    options_class: type[Any] | None = None
     check_sharding: Callable[[Settings], None] | None = None
 
     def resolve_base(self, settings: Settings) -> ResolvedModel:

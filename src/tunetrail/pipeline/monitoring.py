@@ -8,6 +8,7 @@ import numpy as np
 
 from tunetrail.config import AUTO, EvaluationConfig
 from tunetrail.errors import ConfigError, did_you_mean
+from tunetrail.evaluation.further_metrics import metrics_of_vectors
 from tunetrail.evaluation.language_scores import language_scores, preference_scores, verdict_scores
 from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scoring import distinguishing_metrics, score_embedding
@@ -59,7 +60,12 @@ def embedding_metrics(shape: str, records: Sequence[Record], config: EvaluationC
         return generator.standard_normal((len(texts), dimensions), dtype=np.float32)
 
     scores = score_embedding(
-        shape, records, encode_randomly, corpus=records, cutoffs=config.cutoffs
+        shape,
+        records,
+        encode_randomly,
+        corpus=records,
+        cutoffs=config.cutoffs,
+        further=metrics_of_vectors(config),
     )
     return list(scores.metrics)
 

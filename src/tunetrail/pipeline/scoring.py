@@ -11,6 +11,7 @@ import pandas as pd
 
 from tunetrail.config import EvaluationConfig
 from tunetrail.data.rows import texts_of_rows
+from tunetrail.evaluation.further_metrics import metrics_of_vectors
 from tunetrail.evaluation.language_scores import language_scores, preference_scores, verdict_scores
 from tunetrail.evaluation.scores import UNSHARED_BYTES, Scores
 from tunetrail.evaluation.scoring import Needs, score_embedding
@@ -127,6 +128,7 @@ def score_embedding_model(
         corpus,
         cutoffs=config.cutoffs,
         needs=needs,
+        further=metrics_of_vectors(config),
     )
 
 

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import Any, ClassVar
 
 from tunetrail.errors import SampleError, did_you_mean
+from tunetrail.extensions import FAMILIES
 
 GROUP_COLUMN = "group"
 TIMESTAMP_COLUMN = "timestamp"
@@ -34,7 +35,7 @@ class SampleKind(str):
 
     def __new__(cls, name: str) -> "SampleKind":
         """Return the registered kind of that name."""
-        if name not in _KINDS:
+        if not is_sample_kind(name):
             known = ", ".join(_KINDS)
             raise SampleError(
                 f"kind must be one of {known}, got {name!r}.{did_you_mean(str(name), _KINDS)}"
@@ -339,12 +340,25 @@ def shapes_of_kind(kind: str) -> tuple[SampleShape, ...]:
 
 
 def sample_kinds() -> tuple[SampleKind, ...]:
-    """Return every registered kind of sample, in the order of their registration."""
+    """Return every registered kind of sample, in the order of their registration.
+
+    A kind of an installed package is registered by its model family, which is imported when the
+    kind is first asked for by its name.
+    """
     return tuple(_KINDS.values())
+
+
+def is_sample_kind(name: str) -> bool:
+    """Tell whether there is a kind of that name, ours or one of an installed package."""
+    if name not in _KINDS:
+        FAMILIES.load_all()
+    return name in _KINDS
 
 
 def shape_named(name: str) -> SampleShape:
     """Return the shape of that name; raises `SampleError` for an unknown one."""
+    if name not in _SHAPES:
+        FAMILIES.load_all()
     if name not in _SHAPES:
         hint = did_you_mean(str(name), _SHAPES)
         raise SampleError(f"shape must be one of {', '.join(_SHAPES)}, got {name!r}.{hint}")

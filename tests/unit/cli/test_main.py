@@ -269,4 +269,4 @@ def test_commands_know_the_families_of_installed_packages(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "1 added to session s1" in done.stdout
     (warning,) = [line for line in done.stderr.splitlines() if "family" in line]
-    assert warning.startswith("the model family broken of the package ticket-models is left out")
+    assert "the model family 'broken' of the package ticket-models 1.0 can't be used" in warning

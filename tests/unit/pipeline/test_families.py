@@ -1,8 +1,7 @@
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
+from tests.packages import Install
 
 from tunetrail.config import EmbeddingConfig, LanguageModelConfig, Settings
 from tunetrail.errors import ConfigError
@@ -11,33 +10,17 @@ from tunetrail.pipeline.families import (
     EMBEDDING,
     LLM,
     family_named,
-    load_installed_families,
     requested_families,
 )
 
-Install = Callable[[str, str], None]
+InstallFamily = Callable[[str, dict[str, str]], object]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Install the package `ticket-models`: the text of its module, and its one entry point."""
+def install_family(install: Install, monkeypatch: pytest.MonkeyPatch) -> InstallFamily:
+    """Install a package with the text of its module and its model families, for one test."""
     monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
-    load_installed_families.cache_clear()
-
-    def install(module: str, entry_point: str) -> None:
-        metadata = tmp_path / "ticket_models-1.0.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text(
-            "Metadata-Version: 2.1\nName: ticket-models\nVersion: 1.0\n"
-        )
-        (metadata / "entry_points.txt").write_text(f"[tunetrail.families]\n{entry_point}\n")
-        (tmp_path / "ticket_models.py").write_text(module)
-        monkeypatch.syspath_prepend(str(tmp_path))
-
-    yield install
-
-    sys.modules.pop("ticket_models", None)
-    load_installed_families.cache_clear()
+    return lambda module, entry_points: install(module, families=entry_points)
 
 
 TICKET_MODULE = """
@@ -80,9 +63,9 @@ def test_chosen_shapes_are_those_of_the_chosen_objective() -> None:
 
 
 def test_a_family_of_an_installed_package_is_loaded_when_its_name_is_unknown(
-    install: Install,
+    install_family: InstallFamily,
 ) -> None:
-    install(TICKET_MODULE, "ticket = ticket_models:TICKET")
+    install_family(TICKET_MODULE, {"ticket": "TICKET"})
 
     family = family_named("ticket")
 
@@ -90,43 +73,57 @@ def test_a_family_of_an_installed_package_is_loaded_when_its_name_is_unknown(
     assert requested_families("all") == (EMBEDDING, LLM, family)
 
 
-def test_all_families_include_those_of_installed_packages(install: Install) -> None:
-    install(TICKET_MODULE, "ticket = ticket_models:TICKET")
+def test_all_families_include_those_of_installed_packages(install_family: InstallFamily) -> None:
+    install_family(TICKET_MODULE, {"ticket": "TICKET"})
 
     names = [family.name for family in requested_families("all")]
 
     assert names == ["embedding", "llm", "ticket"]
 
 
+BROKEN = "import no_such_module"
+CLASH = TICKET_MODULE.replace('"ticket"', '"llm"')
+
+
+def test_a_family_that_is_asked_for_and_broken_is_an_error(install_family: InstallFamily) -> None:
+    install_family(BROKEN, {"ticket": "TICKET"})
+
+    message = (
+        r"^the model family 'ticket' of the package acme-models 1\.0 can't be used: ModuleNotFound"
+    )
+    with pytest.raises(ConfigError, match=message):
+        family_named("ticket")
+    assert family_named("llm") is LLM
+
+
 @pytest.mark.parametrize(
-    ("module", "entry_point", "reason"),
+    ("module", "name", "reason"),
     [
-        ("import no_such_module", "ticket = ticket_models:TICKET", "ModuleNotFoundError: No mod"),
-        (
-            "raise ValueError('two\\nlines')",
-            "ticket = ticket_models:TICKET",
-            "ValueError: two lines",
-        ),
-        (TICKET_MODULE, "ticket = ticket_models:WRONG", "AttributeError: module 'ticket_models'"),
-        ("TICKET = 3", "ticket = ticket_models:TICKET", "must be a ModelFamily, got 3"),
-        (TICKET_MODULE, "tickets = ticket_models:TICKET", "name of its family, 'ticket'"),
+        (BROKEN, "ticket", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("TICKET = 3", "ticket", "it must be an instance of ModelFamily, got 3"),
+        (TICKET_MODULE, "tickets", "its record must have the entry point's name, got 'ticket'"),
+        (CLASH, "llm", "must come from one package, got tunetrail and acme-models"),
     ],
 )
-def test_a_broken_entry_point_is_named_once_in_one_line_with_its_package(
-    install: Install,
+def test_a_broken_family_is_left_out_of_all_with_one_warning(
+    install_family: InstallFamily,
     caplog: pytest.LogCaptureFixture,
     module: str,
-    entry_point: str,
+    name: str,
     reason: str,
 ) -> None:
-    install(module, entry_point)
+    install_family(module, {name: "TICKET"})
 
-    for name in ("ticket", "tickets"):
-        with pytest.raises(ConfigError, match=rf"one of embedding, llm, all, got '{name}'"):
-            family_named(name)
+    for _ in range(2):
+        assert [family.name for family in requested_families("all")] == ["embedding", "llm"]
 
     (message,) = caplog.messages
-    name = entry_point.partition(" ")[0]
-    assert message.startswith(f"the model family {name} of the package ticket-models is left out")
     assert reason in message and "\n" not in message
-    assert family_named("llm") is LLM
+
+
+def test_a_family_with_the_name_of_ours_is_refused(install_family: InstallFamily) -> None:
+    install_family(CLASH, {"llm": "TICKET"})
+
+    message = r"^the model family 'llm' must come from one package, got tunetrail and acme-models\."
+    with pytest.raises(ConfigError, match=message):
+        family_named("llm")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tunetrail.config import AugmentationConfig
+from tunetrail.config.typed_options import options_of
 from tunetrail.data.augmentation.drafts import (
     Draft,
     append_drafts,
@@ -23,6 +24,7 @@ from tunetrail.data.augmentation.drafts import (
     rejections,
 )
 from tunetrail.data.augmentation.lexicon import load_lexicon
+from tunetrail.data.augmentation.method import AugmentationMethod
 from tunetrail.data.augmentation.round_trip import with_round_trip
 from tunetrail.data.augmentation.word_variants import (
     with_synonyms,
@@ -31,6 +33,7 @@ from tunetrail.data.augmentation.word_variants import (
     with_words_swapped,
 )
 from tunetrail.errors import ConfigError
+from tunetrail.extensions import AUGMENTATION as INSTALLED_METHODS
 from tunetrail.samples import all_shapes
 
 QUERY_REQUEST = ("Write a question that this text answers.", "Question:")
@@ -42,7 +45,29 @@ PARAPHRASE_REQUEST = ("Say this in other words.", "In other words,")
 _WRITTEN = ("generated_query", "paraphrase")
 _MODEL_METHODS = ("back_translation", *_WRITTEN)
 
-Vary = Callable[[str, np.random.Generator], str | None]
+
+def _with_synonyms(
+    text: str, generator: np.random.Generator, config: AugmentationConfig
+) -> str | None:
+    return with_synonyms(text, config.rate, generator, load_lexicon(config.lexicon))
+
+
+def _of_words(name: str, vary: Callable[..., str | None]) -> AugmentationMethod:
+    """Return the method of a function that takes a text, the rate and the generator."""
+    return AugmentationMethod(
+        name=name, vary=lambda text, generator, config: vary(text, config.rate, generator)
+    )
+
+
+_WORD_METHODS = {
+    method.name: method
+    for method in (
+        _of_words("word_dropout", with_words_dropped),
+        _of_words("word_swap", with_words_swapped),
+        _of_words("typo", with_typos),
+        AugmentationMethod(name="synonym", vary=_with_synonyms),
+    )
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +198,8 @@ def _apply_method(
     if method in _MODEL_METHODS:
         drafts = _drafts_of_model(method, sources, order[:target_count], config, tools)
     else:
-        vary = _word_method(method, config)
-        salt = f"{seed}/{method}"
-        drafts = _drafts_of_words(rows, sources, order, vary, target_count, salt)
+        record, options = _word_method(method, config)
+        drafts = _drafts_of_words(rows, sources, order, record, options, target_count, seed)
 
     reasons = rejections(drafts, rows, seen, exact=method not in _MODEL_METHODS)
     if method in _WRITTEN and tools.vectors is not None:
@@ -198,18 +222,12 @@ def _source_columns(method: str) -> dict[str, str]:
     return columns
 
 
-def _word_method(method: str, config: AugmentationConfig) -> Vary:
-    if method == "synonym":
-        lexicon = load_lexicon(config.lexicon)
-        return lambda text, generator: with_synonyms(text, config.rate, generator, lexicon)
-    # Each takes the text, the rate and the generator.
-    functions = {
-        "word_dropout": with_words_dropped,
-        "word_swap": with_words_swapped,
-        "typo": with_typos,
-    }
-    vary = functions[method]
-    return lambda text, generator: vary(text, config.rate, generator)
+def _word_method(method: str, config: AugmentationConfig) -> tuple[AugmentationMethod, Any]:
+    """Return a method that varies words, and the options that it gets."""
+    if method in _WORD_METHODS:
+        return _WORD_METHODS[method], config
+    installed: AugmentationMethod = INSTALLED_METHODS.load(method)
+    return installed, options_of(installed, "augmentation.extensions", config.extensions)
 
 
 def _check_tools(method: str, config: AugmentationConfig, tools: AugmentationTools) -> None:
@@ -263,11 +281,13 @@ def _drafts_of_words(
     rows: pd.DataFrame,
     sources: Sequence[str | None],
     order: Sequence[int],
-    vary: Vary,
+    method: AugmentationMethod,
+    options: Any,
     target_count: int,
-    salt: str,
+    seed: int,
 ) -> list[Draft]:
     """Vary the words of rows until `target_count` rows have a draft."""
+    salt = f"{seed}/{method.name}"
     drafts: list[Draft] = []
     for position in order:
         if len(drafts) == target_count:
@@ -276,7 +296,7 @@ def _drafts_of_words(
         source = sources[position]
         assert source is not None
         generator = np.random.default_rng(_hash(f"{salt}/{rows.at[position, 'row_id']}/words"))
-        text = vary(source, generator)
+        text = method.vary(source, generator, options)
         if text is not None:
             drafts.append(Draft(position=position, source=source, text=text))
     return drafts

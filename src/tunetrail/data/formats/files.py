@@ -26,6 +26,9 @@ LARGEST_EXPANSION = 300
 _EXPANSION_FROM = 32 << 20
 """Decompressed bytes from which the expansion counts; any smaller file is harmless."""
 
+Binary = Callable[[str], bool]
+"""Takes a suffix; tells whether its format is compressed inside, if at all."""
+
 _BLOCK_BYTES = 1 << 20
 _DATASET_STATE = "state.json"
 _DATASET_SPLITS = "dataset_dict.json"
@@ -81,19 +84,19 @@ def shown_path(path: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{name}"
 
 
-def find_files(path: str, suffixes: Collection[str], binary: Collection[str]) -> SourceFiles:
+def find_files(path: str, suffixes: Collection[str], is_binary: Binary) -> SourceFiles:
     """Return the files that a path, a folder, a glob or a URL stands for.
 
     Args:
         path: What the user typed.
         suffixes: The suffixes of all formats.
-        binary: The suffixes of formats that are compressed inside, if at all.
+        is_binary: Tells whether the format of a suffix is compressed inside, if at all.
 
     Raises:
         SampleError: There is no such file, it is empty, or its suffix is unknown.
     """
     if is_url(path):
-        file = source_file(path, suffixes, binary)
+        file = source_file(path, suffixes, is_binary)
         if file is None:
             raise _unknown_suffix(path, suffixes)
         return SourceFiles((file,))
@@ -105,11 +108,11 @@ def find_files(path: str, suffixes: Collection[str], binary: Collection[str]) ->
             files = [match for match in matches if Path(match).is_file()]
             if not files:
                 raise SampleError(f"{path} matches no file. Check the path.")
-            return _files_among(path, files, suffixes, binary)
+            return _files_among(path, files, suffixes, is_binary)
         if Path(path).is_dir():
-            return _files_of_folder(Path(path), suffixes, binary)
+            return _files_of_folder(Path(path), suffixes, is_binary)
 
-        file = source_file(path, suffixes, binary)
+        file = source_file(path, suffixes, is_binary)
         if file is None:
             raise _unknown_suffix(path, suffixes)
         _check_regular(Path(path))
@@ -118,7 +121,7 @@ def find_files(path: str, suffixes: Collection[str], binary: Collection[str]) ->
     return SourceFiles((file,))
 
 
-def source_file(path: str, suffixes: Collection[str], binary: Collection[str]) -> SourceFile | None:
+def source_file(path: str, suffixes: Collection[str], is_binary: Binary) -> SourceFile | None:
     """Return the file of a path; None if its suffix belongs to no format."""
     name = shown_path(path)
     file_name = Path(urlsplit(name).path if is_url(path) else name).name.lower()
@@ -126,7 +129,7 @@ def source_file(path: str, suffixes: Collection[str], binary: Collection[str]) -
     suffix = Path(file_name.removesuffix(compression)).suffix
 
     # Parquet is compressed inside, and its index at the end can't be reached through gzip.
-    if suffix not in suffixes or (compression and suffix in binary):
+    if suffix not in suffixes or (compression and is_binary(suffix)):
         return None
     return SourceFile(path, name, suffix, compression)
 
@@ -145,16 +148,14 @@ def _check_regular(path: Path) -> None:
         raise SampleError(f"{path} must be a regular file, got a device or a pipe. Save it first.")
 
 
-def _files_of_folder(
-    folder: Path, suffixes: Collection[str], binary: Collection[str]
-) -> SourceFiles:
+def _files_of_folder(folder: Path, suffixes: Collection[str], is_binary: Binary) -> SourceFiles:
     """Return the files of a folder and of the folders in it, by name."""
     if (folder / _DATASET_STATE).is_file() or (folder / _DATASET_SPLITS).is_file():
         return SourceFiles(tuple(_files_of_dataset(folder)))
 
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     visible = [path for path in paths if not _is_hidden(path.relative_to(folder))]
-    return _files_among(str(folder), list(map(str, visible)), suffixes, binary)
+    return _files_among(str(folder), list(map(str, visible)), suffixes, is_binary)
 
 
 def _is_hidden(path: Path) -> bool:
@@ -163,11 +164,11 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _files_among(
-    source: str, paths: list[str], suffixes: Collection[str], binary: Collection[str]
+    source: str, paths: list[str], suffixes: Collection[str], is_binary: Binary
 ) -> SourceFiles:
     files, ignored = [], []
     for path in paths:
-        file = source_file(path, suffixes, binary)
+        file = source_file(path, suffixes, is_binary)
         # Writers of many files leave empty ones.
         if file is None or Path(path).stat().st_size == 0:
             ignored.append(path)

@@ -5,13 +5,13 @@ A part of a file that is no row (a broken line of JSON, a CSV row of the wrong l
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from tunetrail.data.formats.arrow_rows import arrow_rows, count_parquet_rows, parquet_rows
 from tunetrail.data.formats.csv_rows import SEPARATORS, csv_rows, separator
+from tunetrail.data.formats.file_format import FileFormat, Row
 from tunetrail.data.formats.files import (
     SourceFile,
     SourceFiles,
@@ -24,6 +24,7 @@ from tunetrail.data.formats.json_rows import JsonForm, json_form, json_rows
 from tunetrail.data.formats.lines import text_rows
 from tunetrail.data.formats.sql_rows import DatabaseQuery, query_rows
 from tunetrail.errors import SampleError
+from tunetrail.extensions import FORMATS
 from tunetrail.samples import (
     BrokenRow,
     SourceRow,
@@ -31,7 +32,6 @@ from tunetrail.samples import (
     typed_value,
 )
 
-Row = SourceRow | BrokenRow
 Source = str | Path | DatabaseQuery
 """What rows are read from: a path, a folder, a glob, a URL, or a query."""
 
@@ -42,27 +42,23 @@ _MOST_FIRST_ROWS = 1000
 _MOST_FIRST_CHARACTERS = 16_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Format:
-    """How the files of a suffix are read, and whether they consist of lines of text."""
-
-    rows: Callable[[SourceFile], Iterator[Row]]
-    is_text: bool = True
-
-
 _FORMATS = {
-    ".jsonl": _Format(json_rows),
-    ".ndjson": _Format(json_rows),
-    ".csv": _Format(csv_rows),
-    ".parquet": _Format(parquet_rows, is_text=False),
-    ".json": _Format(json_rows),
-    ".tsv": _Format(csv_rows),
-    ".txt": _Format(text_rows),
-    ".arrow": _Format(arrow_rows, is_text=False),
-    ".feather": _Format(arrow_rows, is_text=False),
+    ".jsonl": FileFormat(rows=json_rows),
+    ".ndjson": FileFormat(rows=json_rows),
+    ".csv": FileFormat(rows=csv_rows),
+    ".parquet": FileFormat(rows=parquet_rows, is_text=False),
+    ".json": FileFormat(rows=json_rows, counts_lines=False),
+    ".tsv": FileFormat(rows=csv_rows),
+    ".txt": FileFormat(rows=text_rows),
+    ".arrow": FileFormat(rows=arrow_rows, is_text=False),
+    ".feather": FileFormat(rows=arrow_rows, is_text=False),
 }
 _JSON = (".jsonl", ".ndjson", ".json")
-_BINARY = [suffix for suffix, file_format in _FORMATS.items() if not file_format.is_text]
+
+
+def is_built_in(name: str) -> bool:
+    """Tell whether a suffix without its dot is one of our own formats', or a compression's."""
+    return f".{name}" in (*_FORMATS, ".gz", ".zst")
 
 
 def read_rows(source: Source) -> Iterator[Row]:
@@ -170,12 +166,31 @@ def shown_source(source: Source) -> str:
 def position_unit(source: str) -> str:
     """Return what the positions of a source's rows count: `line` in text, otherwise `row`."""
     file_name = source.removesuffix(".gz").removesuffix(".zst")
-    file_format = _FORMATS.get(Path(file_name).suffix.lower())
-    return "line" if file_format is not None and file_format.is_text else "row"
+    suffix = Path(file_name).suffix.lower()
+    is_known = suffix in (*_FORMATS, *_installed_suffixes())
+    return "line" if is_known and _format_of(suffix).is_text else "row"
 
 
 def _files(source: str | Path) -> SourceFiles:
-    return find_files(str(source), _FORMATS, _BINARY)
+    """Return the files of a source, in our own formats and in those of installed packages."""
+    suffixes = [*_FORMATS, *_installed_suffixes()]
+    return find_files(
+        str(source), suffixes, is_binary=lambda suffix: not _format_of(suffix).is_text
+    )
+
+
+def _installed_suffixes() -> list[str]:
+    return [f".{name}" for name in FORMATS.names()]
+
+
+def _format_of(suffix: str) -> FileFormat:
+    """Return the format of a known suffix; raises `ConfigError` if its package can't be used."""
+    name = suffix.removeprefix(".")
+    FORMATS.check_unique(name)
+    if suffix in _FORMATS:
+        return _FORMATS[suffix]
+    installed: FileFormat = FORMATS.load(name)
+    return installed
 
 
 def _rows_of_files(files: SourceFiles) -> Iterator[Row]:
@@ -183,7 +198,7 @@ def _rows_of_files(files: SourceFiles) -> Iterator[Row]:
         with readable(file.path):
             if file.compression and not file.is_remote:
                 _check_to_the_end(file)
-            yield from _FORMATS[file.suffix].rows(file)
+            yield from _format_of(file.suffix).rows(file)
 
 
 def _check_to_the_end(file: SourceFile) -> None:
@@ -224,9 +239,10 @@ def _count_rows(file: SourceFile) -> int | None:
         return None
     if file.suffix == ".parquet":
         return count_parquet_rows(file)
-    if not _FORMATS[file.suffix].is_text:
+    file_format = _format_of(file.suffix)
+    if not file_format.is_text or not file_format.counts_lines:
         return None
-    if file.suffix in _JSON and (file.suffix == ".json" or json_form(file) is not JsonForm.LINES):
+    if file.suffix in _JSON and json_form(file) is not JsonForm.LINES:
         return None
 
     lines, last_byte = 0, b"\n"

@@ -207,6 +207,7 @@ class EmbeddingLearner:
             shape=self.shape,
             loss=self._loss.name,
             loss_options=asdict(self.config.loss_options),
+            extensions={name: dict(own) for name, own in self.config.extensions.items()},
             further_losses={shape: loss.name for shape, loss in self._further_losses.items()},
             matryoshka_dimensions=list(self.config.matryoshka_dimensions),
             matryoshka_weights=None if weights is None else list(weights),

@@ -80,6 +80,7 @@ class EmbeddingModule(TrainedModule):
         shape: Name of the samples' shape.
         loss: A loss that fits the shape, or `auto`.
         loss_options: Keywords of `LossConfig`.
+        extensions: Options of installed packages' losses, by loss.
         further_losses: Losses for batches of other shapes, by the shapes' names.
         matryoshka_dimensions: Each loss is also summed over vectors cut to these dimensions.
         matryoshka_weights: A weight for each of them.
@@ -104,6 +105,7 @@ class EmbeddingModule(TrainedModule):
         shape: str,
         loss: str = "auto",
         loss_options: Mapping[str, Any] | None = None,
+        extensions: Mapping[str, Mapping[str, Any]] | None = None,
         further_losses: Mapping[str, str] | None = None,
         matryoshka_dimensions: Sequence[int] = (),
         matryoshka_weights: Sequence[float] | None = None,
@@ -138,6 +140,7 @@ class EmbeddingModule(TrainedModule):
                 name,
                 chosen,
                 options.get(name),
+                extensions=extensions,
                 matryoshka_dimensions=matryoshka_dimensions,
                 matryoshka_weights=matryoshka_weights,
             )

@@ -7,27 +7,16 @@ unless it is listed, by the caller or by an installed package as an entry point.
 import importlib
 import inspect
 import re
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
+from tunetrail.config.argument_types import check_type
 from tunetrail.config.checks import Rule
 from tunetrail.config.trainer import TARGET
-from tunetrail.errors import ConfigError, did_you_mean, one_line
-
-_TYPE_WORDS: dict[Any, str] = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a number",
-    str: "a text",
-    list: "a list",
-    dict: "a mapping",
-    type(None): "null",
-}
-"""The types of values that a configuration can hold, in words."""
+from tunetrail.errors import ConfigError, did_you_mean
+from tunetrail.extensions import Extension, ExtensionPoint
 
 # Not `tokens` or `keys`, which count something.
 _SECRET = re.compile(r"(?i)(^|_)(api_?key|key|token|password|secret)$")
@@ -59,7 +48,7 @@ class AllowList:
         module: Lightning's module of them, below `pytorch_lightning`.
         classes: Lightning's classes that are allowed, by name.
         instead: What to set in place of a class that would clash with the training.
-        entry_points: The group of entry points in which packages name further classes.
+        point: The extensions by which packages add further classes.
         provided: Arguments that `build` is called with, for the classes that have them.
     """
 
@@ -68,7 +57,7 @@ class AllowList:
     module: str
     classes: Mapping[str, AllowedClass]
     instead: Mapping[str, str]
-    entry_points: str
+    point: ExtensionPoint
     provided: tuple[str, ...] = ()
 
     def find(self, name: str, target: str) -> tuple[type[Any], AllowedClass]:
@@ -88,42 +77,29 @@ class AllowList:
             short_name = short_name.removeprefix(f"{package}.{self.module}.")
 
         if short_name in self.classes:
+            self.point.check_unique(short_name)
             allowed = self.classes[short_name]
             _check_installed(key, target, allowed.packages)
             module = importlib.import_module(f"pytorch_lightning.{self.module}")
             return getattr(module, short_name), allowed
 
         # The metadata tells the names: only a package that is asked for gets imported.
-        further = entry_points(group=self.entry_points)
-        for entry_point in further:
-            if target in (entry_point.name, entry_point.value.replace(":", ".")):
-                return self._load(key, entry_point)
+        for extension in self.point.extensions():
+            path = extension.entry_point.value.replace(":", ".")
+            if target in (extension.name, path):
+                return self._load(key, extension)
 
-        known = [*self.classes, *sorted(further.names)]
+        known = [*self.classes, *self.point.names()]
         advice = did_you_mean(short_name, known)
         if short_name in self.instead:
             advice = f" Use {self.instead[short_name]} instead."
         raise ConfigError(f"{key} must be one of {', '.join(known)}, got {target!r}.{advice}")
 
-    def _load(self, key: str, entry_point: EntryPoint) -> tuple[type[Any], AllowedClass]:
-        """Import the class of an entry point; all arguments of its signature can be set."""
-        try:
-            entry_class = entry_point.load()
-            parameters = _parameters(entry_class)
-        # The import runs the package's own code, which may raise anything.
-        except Exception as error:
-            raise ConfigError(
-                f"{key} must be a class that can be imported, got {entry_point.name!r}: "
-                f"{one_line(error)}. Update its package."
-            ) from error
-
-        if not (isinstance(entry_class, type) and issubclass(entry_class, self.base)):
-            raise ConfigError(
-                f"{key} must be a {self.base.__name__} of Lightning, got {entry_point.name!r}, "
-                f"which is {entry_class!r}. Update its package."
-            )
-        arguments = (argument for argument in parameters if argument not in self.provided)
-        return entry_class, AllowedClass(arguments=dict.fromkeys(arguments))
+    def _load(self, key: str, extension: Extension) -> tuple[type[Any], AllowedClass]:
+        """Import the class of an extension; all arguments of its signature can be set."""
+        extension_class = self.point.load(extension.name)
+        arguments = [name for name in _parameters(extension_class) if name not in self.provided]
+        return extension_class, AllowedClass(arguments=dict.fromkeys(arguments))
 
     def checked(
         self, name: str, values: Mapping[str, Any]
@@ -224,48 +200,7 @@ def _check_value(
     key: str, value: Any, parameter: inspect.Parameter | None, rule: Rule | None
 ) -> None:
     """Raise `ConfigError` if a value doesn't have the type of its argument or breaks the rule."""
-    hint = Any if parameter is None else parameter.annotation
-    if hint is not inspect.Parameter.empty and not _has_type(value, hint):
-        expected = " or ".join(dict.fromkeys(_words(hint)))
-        raise ConfigError(f"{key} must be {expected}, got {value!r}.")
-
+    if parameter is not None:
+        check_type(key, value, parameter.annotation)
     if rule is not None and not rule.allows(value):
         raise ConfigError(f"{key} must be {rule.text}, got {value!r}.")
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """Return the types that a union stands for; the type itself if it is none."""
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _has_type(value: Any, hint: Any) -> bool:
-    """Tell whether a value of a configuration has a type; unknown types accept no value."""
-    for alternative in _alternatives(hint):
-        plain = get_origin(alternative) or alternative
-        # An annotation that is still a text can't be checked.
-        matches = plain is Any or isinstance(plain, str)
-        if plain is Literal:
-            matches = value in get_args(alternative)
-        # To Python, True is an integer, and a whole number is no float.
-        elif isinstance(value, bool):
-            matches = matches or plain is bool
-        elif plain is float:
-            matches = isinstance(value, int | float)
-        elif plain in _TYPE_WORDS:
-            matches = isinstance(value, plain)
-
-        if matches:
-            return True
-    return False
-
-
-def _words(hint: Any) -> list[str]:
-    """Return what a value may be, in words."""
-    words: list[str] = []
-    for alternative in _alternatives(hint):
-        plain = get_origin(alternative) or alternative
-        if plain is Literal:
-            words += map(repr, get_args(alternative))
-        elif plain in _TYPE_WORDS:
-            words.append(_TYPE_WORDS[plain])
-    return words or ["left out"]

@@ -11,11 +11,13 @@ from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from tunetrail import extensions
 from tunetrail.config import AUTO, TrainingConfig
 from tunetrail.config.checks import Rule, at_least, one_of
 from tunetrail.errors import ConfigError, TrainingError, one_line
 from tunetrail.learning.training.allowed_classes import AllowedClass, AllowList
 from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.paths import conf_dir
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ CALLBACKS = AllowList(
         "ThroughputMonitor": "train/tokens_per_second and train/mfu, which every training reports,",
         "WeightAveraging": "training.averaging.kind",
     },
-    entry_points="tunetrail.callbacks",
+    point=extensions.CALLBACKS,
 )
 
 # Folder and version can't be set: files stay in the run's folder, and a resumed training must not
@@ -99,9 +101,23 @@ LOGGERS = AllowList(
         ),
     },
     instead={"MLFlowLogger": "tracking.uri"},
-    entry_points="tunetrail.loggers",
+    point=extensions.LOGGERS,
     provided=("save_dir",),
 )
+
+
+def is_built_in_callback(name: str) -> bool:
+    """Tell whether a callback is one of Lightning's own that are allowed, or an option of conf/."""
+    return name in CALLBACKS.classes or _is_option("callbacks", name)
+
+
+def is_built_in_logger(name: str) -> bool:
+    """Tell whether a logger is one of Lightning's own that are allowed, or an option of conf/."""
+    return name in LOGGERS.classes or _is_option("logger", name)
+
+
+def _is_option(group: str, name: str) -> bool:
+    return (conf_dir() / group / f"{name}.yaml").exists()
 
 
 def build_callbacks(named: _Named) -> dict[str, Callback]:

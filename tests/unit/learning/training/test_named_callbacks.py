@@ -342,9 +342,12 @@ def test_callbacks_of_an_installed_package_are_allowed(package: None) -> None:
         ({"_target_": "Lines"}, r"_target_ must be one of "),
         (
             {"_target_": "Wrong"},
-            r"be a class that can be imported, got 'Wrong': TypeError: 3 is not",
+            r"'Wrong' of the package stopping 1\.0 can't be used: it must be a class that derives from Callback, got 3",
         ),
-        ({"_target_": "Gone"}, r"got 'Gone': AttributeError: .*\. Update its package\.$"),
+        (
+            {"_target_": "Gone"},
+            r"'Gone' of .* can't be used: AttributeError: .*\. Update or uninstall the package\.$",
+        ),
         ({"_target_": "Broken", "server": "s"}, r"Broken accepts, got .*\. no answer from s$"),
         ({"_target_": "Broken", "server": "s", "api_key": "hunter2"}, r"\.api_key must not be set"),
     ],

@@ -1,12 +1,14 @@
 """The loss that an embedding module trains with: a named loss with its options around it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tunetrail.config.embedding import LossConfig
 from tunetrail.config.losses import Loss, check_loss_options, resolve_loss
+from tunetrail.config.typed_options import options_of
 from tunetrail.learning.embedding.losses.checks import check_matryoshka, check_negatives
 from tunetrail.learning.embedding.losses.constructors import (
     EmbeddingLoss,
@@ -20,6 +22,7 @@ def build_vector_loss(
     name: str,
     options: LossConfig | None = None,
     *,
+    extensions: Mapping[str, Mapping[str, Any]] | None = None,
     matryoshka_dimensions: Sequence[int] = (),
     matryoshka_weights: Sequence[float] | None = None,
 ) -> EmbeddingLoss:
@@ -45,6 +48,7 @@ def build_vector_loss(
         shape: Name of the samples' shape.
         name: A loss of the shape, or `auto` for the shape's first loss without a teacher.
         options: Options of the loss.
+        extensions: Options of installed packages' losses, by loss.
         matryoshka_dimensions: The loss is summed over the full vectors and the vectors cut to each
             of these numbers of dimensions.
         matryoshka_weights: A weight for each of them; None: 1.
@@ -56,14 +60,7 @@ def build_vector_loss(
     options = options or LossConfig()
     check_loss_options(loss, options)
 
-    # What isn't set is left to the library's own default.
-    set_options = {}
-    for option in loss.options:
-        value = getattr(options, option)
-        if value is not None:
-            set_options[option] = value
-
-    function = construct_loss(loss.name, set_options)
+    function = _function_of(loss, options, extensions or {})
     if options.orthogonality:
         function = with_orthogonality(function, options.orthogonality)
     if matryoshka_dimensions:
@@ -71,6 +68,22 @@ def build_vector_loss(
         weight_by_dimensions = dict(zip(matryoshka_dimensions, weights, strict=True))
         function = _summed_over_dimensions(loss, function, weight_by_dimensions)
     return _checked(loss, function, options)
+
+
+def _function_of(
+    loss: Loss, options: LossConfig, extensions: Mapping[str, Mapping[str, Any]]
+) -> EmbeddingLoss:
+    """Return the loss with its options, without what is put around it."""
+    if loss.build is not None:
+        return loss.build(options_of(loss, "embedding.extensions", extensions))
+
+    # What isn't set is left to the library's own default.
+    set_options = {}
+    for option in loss.options:
+        value = getattr(options, option)
+        if value is not None:
+            set_options[option] = value
+    return construct_loss(loss.name, set_options)
 
 
 def _summed_over_dimensions(
