@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunetrail.config import MISSING
 from tunetrail.config.keys import all_settings
 from tunetrail.errors import UserError
 from tunetrail.nearest_words import nearest_words
@@ -23,8 +22,8 @@ from tunetrail.stores.shown_runs import RunReader, is_training_or_sweep
 
 REPORT = "report/report.html"
 _CONFIGURATION = "config.json"
-_ADDRESSES = ("database", "tracking")
-"""Sections that say where the stores are, with their passwords."""
+_NOT_SETTINGS = ("session_id", "model_type", "database", "tracking")
+"""What a run was asked to do, which the summary has anyway, and where the stores are."""
 _SHOWN_RUNS = 3
 _ENDED_EARLY = ("failed", "interrupted", "killed")
 
@@ -244,8 +243,8 @@ def _changed_settings(
     for name, value in settings.items():
         key = f"{prefix}{name}"
         setting = known.get(key)
-        # Another version of tunetrail may have other keys; the session has no default.
-        if setting is None or key in _ADDRESSES or setting.default == MISSING:
+        # Another version of tunetrail may have other keys.
+        if setting is None or key in _NOT_SETTINGS:
             continue
         if setting.is_section:
             yield from _changed_settings(value, f"{key}.")

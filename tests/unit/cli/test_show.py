@@ -60,7 +60,8 @@ def start(workplace: Path) -> Start:
             "tunetrail.family": "embedding",
         }
         run = tracker.start_run(name, tags=all_tags if tags is None else tags)
-        run.log_dict({"session_id": "s1", "seed": 42, **settings}, "config.json")
+        request = {"session_id": "s1", "model_type": "embedding", "seed": 42}
+        run.log_dict({**request, **settings}, "config.json")
         return run
 
     return start_run
