@@ -83,8 +83,8 @@ With the id of a sweep, its jobs that have not ended go on or begin, and the bes
 evaluated. Addresses of stores with a password have to be given again.
 
 The folder output_dir/ID holds what is needed. It is removed when the run succeeds, or fails because
-of its settings or rows; delete it to give the run up. Resume in the folder in which the run was
-started, as its paths may be relative.
+of its settings or rows; if you don't want to continue the run, delete it. Resume in the folder in
+which the run was started, as its paths may be relative.
 
   --last    resume the newest run that can be resumed
   --force   treat a run of another host as dead, although that can't be checked from here

@@ -166,8 +166,8 @@ def check_packing(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding
         )
     return ok(
         name,
-        f"{len(column.texts)} texts have the same vectors together as one by one, "
-        f"to {difference:.1e}",
+        f"{len(column.texts)} texts have the same vectors in one batch as alone "
+        f"(relative difference {difference:.1e})",
     )
 
 

@@ -142,7 +142,8 @@ def check_packing(trainer: Trainer, module: LanguageModelModule) -> PreflightFin
         )
     return ok(
         name,
-        f"{len(compared)} examples have the same loss together as one by one, to {difference:.1e}",
+        f"{len(compared)} examples have the same loss in one batch as alone "
+        f"(relative difference {difference:.1e})",
     )
 
 
