@@ -146,15 +146,12 @@ def prepare(
 
         request = _composed(session_id, model_type, settings, overrides, DEFAULT_FOLDER)
         _say_loading()
-        from tunetrail.node import ModelTrainingNode, NodeConfig
+        from tunetrail.node.preparation import prepare_request
         from tunetrail.stores.database import DatabaseManager
 
         with DatabaseManager(request.database.url) as manager:
-            node = ModelTrainingNode(NodeConfig(settings=request), manager)
-            session = node.prepare(
-                {"session_id": request.session_id, "model_type": request.model_type},
-                Path(request.output_dir),
-            )
+            call = {"session_id": request.session_id, "model_type": request.model_type}
+            session = prepare_request(request, manager, call, Path(request.output_dir))
         session.check_usable()
         return session
 

@@ -83,7 +83,7 @@ def _prepare_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str
     # A fifth of the imports' time would be spent on looking for garbage that isn't there.
     gc.disable()
     try:
-        from tunetrail.node import ModelTrainingNode, NodeConfig
+        from tunetrail.node.preparation import prepare_request
         from tunetrail.stores.database import DatabaseManager
     finally:
         gc.enable()
@@ -91,7 +91,7 @@ def _prepare_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str
     folder = Path(request.output_dir)
     call = {"session_id": request.session_id, "model_type": request.model_type}
     with DatabaseManager(request.database.url) as manager:
-        session = ModelTrainingNode(NodeConfig(settings=request), manager).prepare(call, folder)
+        session = prepare_request(request, manager, call, folder)
         session_ids = checked_session_ids(request.session_id)
         rejected = sum(manager.session_summary(name).rejected for name in session_ids)
 

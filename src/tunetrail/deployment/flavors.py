@@ -2,24 +2,24 @@
 
 MLflow's loaders serve everybody else. They take the folder's word for which classes to import, so
 what comes from a store is read here, by the loaders that base models go through.
+
+MLflow and the loaders are imported when a model is written or read: families name their flavor, and
+preparing rows needs families.
 """
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import mlflow.sentence_transformers
-import mlflow.transformers
 import numpy as np
-from mlflow.models import Model
-from mlflow.models.signature import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-from tunetrail.learning.embedding.module import load_embedding_model
-from tunetrail.learning.language_model.model import LanguageModel, last_logits
-from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.learning.models.folders import check_model_folder
+
+if TYPE_CHECKING:
+    from mlflow.models import Model
+
+    from tunetrail.learning.language_model.model import LanguageModel
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -41,7 +41,7 @@ def pinned(*packages: str) -> list[str]:
 class Flavor(Protocol):
     """How the registry writes, reads and compares the models of a family."""
 
-    def save(self, model: Any, folder: Path, metadata: Model) -> None:
+    def save(self, model: Any, folder: Path, metadata: "Model") -> None:
         """Write the model with signature and requirements as an MLflow model."""
 
     def load(self, folder: str) -> Any:
@@ -61,8 +61,12 @@ class Flavor(Protocol):
 class EmbeddingFlavor:
     """mlflow.sentence_transformers."""
 
-    def save(self, model: Any, folder: Path, metadata: Model) -> None:
+    def save(self, model: Any, folder: Path, metadata: "Model") -> None:
         """Write the model; its signature maps strings to float32 vectors [-1, dimensions]."""
+        import mlflow.sentence_transformers
+        from mlflow.models.signature import ModelSignature
+        from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
         dimensions = int(model.get_embedding_dimension())
         signature = ModelSignature(
             inputs=Schema([ColSpec(DataType.string)]),
@@ -80,6 +84,8 @@ class EmbeddingFlavor:
 
     def load(self, folder: str) -> Any:
         """Load the sentence-transformers model."""
+        from tunetrail.learning.embedding.module import load_embedding_model
+
         path = check_model_folder(_subfolder(folder, _EMBEDDING_FILES))
         return load_embedding_model(str(path)).eval()
 
@@ -95,12 +101,14 @@ class EmbeddingFlavor:
 class LanguageModelFlavor:
     """mlflow.transformers; adapters have been merged before."""
 
-    def save(self, model: LanguageModel, folder: Path, metadata: Model) -> None:
+    def save(self, model: "LanguageModel", folder: Path, metadata: "Model") -> None:
         """Write model and tokenizer.
 
         Served by MLflow, the model takes `messages` and answers as OpenAI's chat completions do. It
         writes the likeliest tokens, by which it was evaluated; MLflow's pipeline would sample.
         """
+        import mlflow.transformers
+
         mlflow.transformers.save_model(
             {"model": model.model, "tokenizer": model.tokenizer},
             str(folder),
@@ -110,19 +118,24 @@ class LanguageModelFlavor:
             pip_requirements=pinned("mlflow", "transformers", "torch"),
         )
 
-    def load(self, folder: str) -> LanguageModel:
+    def load(self, folder: str) -> "LanguageModel":
         """Load model and tokenizer."""
+        from tunetrail.learning.language_model.model import LanguageModel
+        from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
+
         path = check_model_folder(_subfolder(folder, _LANGUAGE_MODEL_FILES))
         tokenizer = load_tokenizer(str(_subfolder(folder, _TOKENIZER_FILES)))
         model = load_language_model(str(path)).eval()  # type: ignore[no-untyped-call]
         return LanguageModel(model=model, tokenizer=tokenizer)
 
-    def weights(self, model: LanguageModel) -> Mapping[str, NDArray]:
+    def weights(self, model: "LanguageModel") -> Mapping[str, NDArray]:
         """Return the weights and buffers of the model."""
         return _weights(model.model)
 
-    def outputs(self, model: LanguageModel, probes: Sequence[str]) -> NDArray:
+    def outputs(self, model: "LanguageModel", probes: Sequence[str]) -> NDArray:
         """Return the logits after each probe's last token."""
+        from tunetrail.learning.language_model.model import last_logits
+
         return last_logits(model, probes)
 
 

@@ -4,19 +4,21 @@ import functools
 import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tunetrail.fingerprints import model_fingerprint
-from tunetrail.learning.language_model.model import LanguageModel
+
+if TYPE_CHECKING:
+    from tunetrail.learning.language_model.model import LanguageModel
 
 NDArray = np.ndarray[Any, np.dtype[np.float32]]
 
 _LIBRARIES = ("sentence-transformers", "transformers")
 
 
-def mean_input_embeddings(model: LanguageModel, texts: Sequence[str]) -> NDArray:
+def mean_input_embeddings(model: "LanguageModel", texts: Sequence[str]) -> NDArray:
     """Return the mean of each text's input embeddings, which costs a look-up for each token.
 
     The common mean of all embeddings is subtracted: it is most of every such vector and tells no

@@ -9,7 +9,7 @@ from tunetrail.learning.automatic.auto_values import AutoValues
 from tunetrail.learning.lightning_internals import no_time_left
 from tunetrail.learning.recovery.failures import Recovery
 from tunetrail.learning.training.callbacks import MetricsSink
-from tunetrail.learning.training.monitor import Monitor
+from tunetrail.learning.training.monitored import Monitor
 from tunetrail.learning.training.records import Refresh
 
 

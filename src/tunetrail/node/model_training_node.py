@@ -21,7 +21,7 @@ from tunetrail.node.family_training import FamilyTraining
 from tunetrail.node.node_config import NodeConfig
 from tunetrail.node.old_versions import delete_old_versions
 from tunetrail.node.planning import plan_sessions
-from tunetrail.node.preparation import prepare_session
+from tunetrail.node.preparation import prepare_request
 from tunetrail.node.started_run import StartedRun, selection_by_hand, session_tags
 from tunetrail.pipeline import DataSciencePipeline, Outcome, open_tracker
 from tunetrail.pipeline.environment import log_environment
@@ -30,8 +30,6 @@ from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.planning.run_plan import RunPlan
 from tunetrail.pipeline.recording import recorded, write_note
 from tunetrail.pipeline.requests import (
-    check_callbacks,
-    check_devices,
     check_sessions,
     checked_request,
     read_general_files,
@@ -42,6 +40,7 @@ from tunetrail.pipeline.requests import (
 from tunetrail.pipeline.run_names import run_name
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
 from tunetrail.pipeline.stages.fit import ValidationSink, ignore_validation
+from tunetrail.pipeline.trainer_checks import check_callbacks, check_devices
 from tunetrail.pipeline.training_result import TrainingResult
 from tunetrail.run_reports import try_to_log_report
 from tunetrail.stores.database import DatabaseManager
@@ -346,11 +345,7 @@ class ModelTrainingNode:
         Raises:
             UserError: The request or the session can't be prepared.
         """
-        session_ids, model_type = checked_request(request)
-        with saying(self.verbose):
-            for session_id in session_ids:
-                collect(self.db_manager, session_id)
-            return prepare_session(self.settings, self.db_manager, session_ids, model_type, folder)
+        return prepare_request(self.settings, self.db_manager, request, folder, self.verbose)
 
     def plan(self, request: Mapping[str, Any], *, start_seconds: float = 0.0) -> RunPlan:
         """Return what a training will take, before it is paid for: rows, steps, time, memory, disk.

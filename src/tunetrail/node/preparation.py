@@ -1,10 +1,16 @@
-"""Prepares a session's rows for reading, without a training."""
+"""Prepares a session's rows for reading, without a training.
+
+It imports neither MLflow nor Lightning, and torch only to compute vectors: those imports take
+longer than a small session.
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from tunetrail.collecting import collect
 from tunetrail.config import Settings, name_of_sessions
 from tunetrail.data.flow.prepared import (
     REPLAYED_SIDE,
@@ -16,20 +22,49 @@ from tunetrail.data.report.session_report import join_sessions
 from tunetrail.data.rows import stacked_rows
 from tunetrail.errors import ModelError
 from tunetrail.learning.models.catalog import ResolvedModel
-from tunetrail.pipeline import DataSciencePipeline
 from tunetrail.pipeline.families import ALL_FAMILIES, family_named, requested_families
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
-from tunetrail.pipeline.replay import Replay, ReplayedRows, earlier_sessions
-from tunetrail.pipeline.requests import check_sessions, summaries_of
+from tunetrail.pipeline.preparing import prepare_sessions
+from tunetrail.pipeline.requests import check_sessions, checked_request, summaries_of
 from tunetrail.pipeline.run_files import write_rows
 from tunetrail.pipeline.session_rows import rows_by_session
 from tunetrail.scratch import scratch_folder, sweep
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.ledger import root_line
+from tunetrail.verbosity import saying
+
+if TYPE_CHECKING:
+    from tunetrail.pipeline.replay import ReplayedRows
 
 logger = logging.getLogger(__name__)
+
+
+def prepare_request(
+    settings: Settings,
+    database: DatabaseManager,
+    request: Mapping[str, Any],
+    folder: Path,
+    verbose: int | None = None,
+) -> PreparedSession:
+    """Validate, clean and split a session's rows into files; nothing is trained or recorded.
+
+    Args:
+        settings: All that can be set.
+        database: The database that holds the session.
+        request: As for `ModelTrainingNode.prepare`.
+        folder: As for `ModelTrainingNode.prepare`.
+        verbose: As for `ModelTrainingNode`.
+
+    Raises:
+        UserError: The request or the session can't be prepared.
+    """
+    session_ids, model_type = checked_request(request)
+    with saying(verbose):
+        for session_id in session_ids:
+            collect(database, session_id)
+        return prepare_session(settings, database, session_ids, model_type, folder)
 
 
 def prepare_session(
@@ -50,16 +85,18 @@ def prepare_session(
     sweep(folder)
 
     # The families write into a scratch folder first: `folder` gets all of them or none.
-    pipeline = DataSciencePipeline(settings)
+    models = ModelLoader(settings=settings)
     sessions, max_lengths = {}, {}
     with scratch_folder(".parts-", folder) as scratch:
         for family in families:
-            sessions[family.name] = pipeline.prepare(
-                family.name,
-                rows_by_session(database, session_ids, family, settings),
-                scratch / family.name,
-                base=_base_model_if_found(settings, family),
+            base = _base_model_if_found(settings, family)
+            path = base.path if base else None
+            rows = rows_by_session(database, session_ids, family, settings)
+            own_folder = scratch / family.name
+            sessions[family.name] = prepare_sessions(
+                family, settings, path, models, rows, own_folder
             )
+            models.release(family)
             max_lengths[family.name] = family.section(settings).max_length
 
         replayed_frames = []
@@ -84,8 +121,11 @@ def _replay(
     session_ids: Sequence[str],
     model_type: str,
     session: PreparedSession,
-) -> ReplayedRows:
+) -> "ReplayedRows":
     """Return the rows that a training would replay, by what the ledger says of root."""
+    # Only now: it imports what trains models, which takes seconds.
+    from tunetrail.pipeline.replay import Replay, earlier_sessions
+
     family = family_named(model_type)
     tracking, split = settings.tracking, session.split()
     root = root_line(database.ledger_lines(tracking.registered_name(family.name)))

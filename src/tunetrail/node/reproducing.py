@@ -38,11 +38,11 @@ from tunetrail.pipeline.reproduction import (
     first_divergence,
     metric_pairs,
 )
-from tunetrail.pipeline.requests import check_devices
 from tunetrail.pipeline.row_digests import RowChanges, digest_rows
 from tunetrail.pipeline.run_settings import settings_of
 from tunetrail.pipeline.run_state import RunState
 from tunetrail.pipeline.session_rows import SessionRows, previous_rows, session_frames
+from tunetrail.pipeline.trainer_checks import check_devices
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.resumable_runs import ResumableRun, find_recorded_run
 from tunetrail.stores.tracking import TrackedRun, Tracker

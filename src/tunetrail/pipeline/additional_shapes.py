@@ -13,7 +13,8 @@ from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.rows import rows_of_shapes
 from tunetrail.data.twins.duplicates import cluster_keys
 from tunetrail.errors import SampleError
-from tunetrail.pipeline.preparing import build_preparation, keep_report, prepare_rows
+from tunetrail.pipeline.kept_preparation import keep_report
+from tunetrail.pipeline.preparing import build_preparation, prepare_rows
 from tunetrail.pipeline.stage_context import StageContext
 
 

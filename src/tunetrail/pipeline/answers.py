@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -12,10 +12,12 @@ from tunetrail.data.rows import shown
 from tunetrail.evaluation.answers import WRITTEN, AnswerChecks, with_answers
 from tunetrail.evaluation.further_metrics import metrics_of_answers
 from tunetrail.evaluation.scores import Scores
-from tunetrail.learning.language_model.learner import LanguageModelLearner
-from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.tokens.chat import last_answer
 from tunetrail.pipeline.scoring import choose_by_content
+
+if TYPE_CHECKING:
+    from tunetrail.learning.language_model.learner import LanguageModelLearner
+    from tunetrail.learning.language_model.model import LanguageModel
 
 Record = Mapping[str, Any]
 
@@ -24,8 +26,8 @@ TABLE = "answers.json"
 
 
 def add_answers(
-    learner: LanguageModelLearner,
-    model: LanguageModel,
+    learner: "LanguageModelLearner",
+    model: "LanguageModel",
     records: Sequence[Record],
     scores: Scores,
     config: EvaluationConfig,

@@ -3,7 +3,12 @@
 The pipeline and the node look a family up by its name, which is the model type of a request. A
 further family is one more record, registered from anywhere; an installed package names its own as
 an entry point.
+
+Learners are imported when they are first asked for: to prepare rows needs none of the libraries
+that train models.
 """
+
+from typing import TYPE_CHECKING
 
 from tunetrail.cache import ResultCache
 from tunetrail.config import (
@@ -15,15 +20,12 @@ from tunetrail.deployment.flavors import EmbeddingFlavor, LanguageModelFlavor
 from tunetrail.errors import ConfigError, did_you_mean
 from tunetrail.evaluation.further_metrics import check_shape
 from tunetrail.extensions import FAMILIES
-from tunetrail.learning.embedding.learner import EmbeddingLearner
-from tunetrail.learning.language_model.learner import LanguageModelLearner
 from tunetrail.learning.models.catalog import (
     EMBEDDING_MODELS,
     LANGUAGE_MODELS,
 )
 from tunetrail.learning.row_vectors import mean_input_embeddings
 from tunetrail.learning.tokens.token_counts import EmbeddingTokenCounter, LanguageModelTokenCounter
-from tunetrail.learning.training.sharding import FSDP, check_sharding
 from tunetrail.pipeline.answers import add_answers
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.monitoring import (
@@ -41,6 +43,10 @@ from tunetrail.pipeline.scoring import (
     score_language_model,
 )
 from tunetrail.samples import SampleKind
+
+if TYPE_CHECKING:
+    from tunetrail.learning.embedding.learner import EmbeddingLearner
+    from tunetrail.learning.language_model.learner import LanguageModelLearner
 
 ALL_FAMILIES = "all"
 """The model type of a request for every family."""
@@ -97,7 +103,9 @@ def requested_families(model_type: str) -> tuple[ModelFamily, ...]:
 
 def _embedding_learner(
     settings: Settings, shape: str, cache: ResultCache | None
-) -> EmbeddingLearner:
+) -> "EmbeddingLearner":
+    from tunetrail.learning.embedding.learner import EmbeddingLearner
+
     # Before anything is trained, although the metrics come last.
     check_shape(settings.evaluation, shape)
     return EmbeddingLearner(
@@ -122,7 +130,9 @@ def _embedding_token_counter(settings: Settings, path: str) -> EmbeddingTokenCou
 
 def _language_model_learner(
     settings: Settings, shape: str, cache: ResultCache | None
-) -> LanguageModelLearner:
+) -> "LanguageModelLearner":
+    from tunetrail.learning.language_model.learner import LanguageModelLearner
+
     # A language model reads the columns of a record, whatever the shape of the others.
     return LanguageModelLearner(
         config=settings.llm, seed=settings.seed, cache=cache, trainer=settings.trainer
@@ -139,6 +149,8 @@ def _language_model_objective(settings: Settings) -> str | None:
 
 
 def _check_language_model_sharding(settings: Settings) -> None:
+    from tunetrail.learning.training.sharding import FSDP, check_sharding
+
     check_sharding(settings.llm.training, "llm")
     check(
         settings.llm.adapter.kind != "qlora",
@@ -164,7 +176,7 @@ EMBEDDING = register_family(
         # Nearly the same documents are ranked in all folds.
         remembering=lambda learner: RememberingLearner(learner=learner),
         corpus=embedding_corpus,
-        encode=EmbeddingLearner.vectors,
+        encode=lambda learner, model, texts, **role: learner.vectors(model, texts, **role),
         monitors=embedding_monitors,
         metrics=embedding_metrics,
         objective=lambda settings: settings.embedding.shape,
@@ -186,9 +198,9 @@ LLM = register_family(
         row_vectors=lambda learner, model, texts: mean_input_embeddings(model, texts),
         score=score_language_model,
         add_answers=add_answers,
-        scorable=LanguageModelLearner.scorable,
-        comparing=LanguageModelLearner.comparing,
-        token_texts=LanguageModelLearner.token_texts,
+        scorable=lambda learner, model, records: learner.scorable(model, records),
+        comparing=lambda learner, models, records: learner.comparing(models, records),
+        token_texts=lambda learner, model, record: learner.token_texts(model, record),
         monitors=language_model_monitors,
         metrics=language_model_metrics,
         # No `encode`: its models give no vectors of texts by which negatives could be mined.

@@ -42,7 +42,7 @@ from tunetrail.learning.fit_result import FitResult
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.lightning_internals import no_time_left
 from tunetrail.learning.training.callbacks import MetricsSink
-from tunetrail.learning.training.monitor import Monitor
+from tunetrail.learning.training.monitored import Monitor
 from tunetrail.learning.training.named_callbacks import logging_to
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.paths import private_folder

@@ -1,9 +1,12 @@
-"""What the pipeline has to know of a kind of model: one record of functions."""
+"""What the pipeline has to know of a kind of model: one record of functions.
+
+Preparing rows imports it, and so the libraries that train models are for type checkers only.
+"""
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +20,14 @@ from tunetrail.config import (
 )
 from tunetrail.data.lengths import TokenCounter
 from tunetrail.data.rows import records_of
-from tunetrail.deployment.flavors import Flavor
 from tunetrail.errors import SampleError
 from tunetrail.evaluation.scores import Scores
-from tunetrail.learning.learner import Learner
 from tunetrail.learning.models.catalog import (
     Catalog,
     ResolvedModel,
     resolve_model,
 )
-from tunetrail.learning.training.monitor import Monitor
+from tunetrail.learning.training.monitored import Monitor
 from tunetrail.pipeline.corpus_file import RANKED_SHAPES, with_documents
 from tunetrail.pipeline.monitoring import (
     MetricNames,
@@ -37,6 +38,10 @@ from tunetrail.pipeline.scoring import (
     draw_by_content,
 )
 from tunetrail.samples import SampleKind, shapes_of_kind
+
+if TYPE_CHECKING:
+    from tunetrail.deployment.flavors import Flavor
+    from tunetrail.learning.learner import Learner
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +107,8 @@ class ModelFamily:
     kind: SampleKind
     section: Callable[[Settings], ModelSection]
     catalog: Catalog
-    flavor: Flavor
-    learner: Callable[[Settings, str, ResultCache | None], Learner]
+    flavor: "Flavor"
+    learner: "Callable[[Settings, str, ResultCache | None], Learner]"
     token_counter: Callable[[Settings, str], TokenCounter]
     row_vectors: Callable[[Any, Any, Sequence[str]], Vectors]
     score: Callable[[Any, Any, Sequence[Record], Sequence[Record], EvaluationConfig], Scores]

@@ -14,7 +14,7 @@ from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scoring import distinguishing_metrics, score_embedding
 from tunetrail.learning.tokens.chat import is_judged, is_preference
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
-from tunetrail.learning.training.monitor import Monitor
+from tunetrail.learning.training.monitored import Monitor
 from tunetrail.learning.training.records import Encode
 
 Record = Mapping[str, Any]

@@ -1,11 +1,10 @@
-"""Preparing: a family's tokenizer and vectors prepare its rows, and a run keeps the report."""
+"""Preparing: a family's tokenizer and vectors prepare its rows."""
 
 import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,20 +14,15 @@ from tunetrail.config import Settings
 from tunetrail.data.checks.row_vectors import TextEncoder
 from tunetrail.data.flow.chunk_steps import ChunkSteps
 from tunetrail.data.flow.preparation import Preparation
-from tunetrail.data.flow.prepared import CHANGES, FLAGS, REPORT, SET_ASIDE, SUMMARY, PreparedSession
+from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.flow.united_sessions import unite_sessions
-from tunetrail.data.report.pictures import figures
-from tunetrail.data.report.report_data import ReportData
-from tunetrail.data.report.session_report import report_section, write_report
 from tunetrail.data.rows import rows_of_shapes
 from tunetrail.errors import SampleError
 from tunetrail.learning.row_vectors import vectors_identity
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.session_rows import SessionRows
-from tunetrail.pipeline.stage_context import log_step
 from tunetrail.samples import shape_named
-from tunetrail.stores.tracking import TrackedRun
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +58,9 @@ def build_preparation(
 
     encoder = None
     if path is not None and counter is not None:
-        learner = family.learner(settings, "", None)
-
         # Loaded when the first vectors are needed: with every row cached, that is never.
         def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+            learner = family.learner(settings, "", None)
             return family.row_vectors(learner, models.load(family, path), texts)
 
         # The cache looks vectors up by it: vectors of another model must not be taken.
@@ -146,44 +139,6 @@ def prepare_sessions(
     united = unite_sessions(prepared, folder, settings.split, settings.cleaning)
     shutil.rmtree(folder / _SESSIONS)
     return united
-
-
-def keep_preparation(
-    run: TrackedRun, session: PreparedSession, model_type: str, name: str, max_length: int
-) -> dict[str, dict[str, Any]]:
-    """Write the results of a preparation to a run and return them by step.
-
-    Raises:
-        SampleError: The rows can't be trained on; everything is written all the same.
-    """
-    steps = {"validation": session.validation_dict(), "cleaning": session.cleaning_dict()}
-    for step, result in steps.items():
-        log_step(run, step, result, {"rows": result["rows_out"], "set_aside": result["set_aside"]})
-    keep_report(run, session, model_type, name, max_length)
-
-    # Not before: the report shows what is wrong with the rows.
-    if session.stopped is not None:
-        raise SampleError(session.stopped)
-    return steps
-
-
-def keep_report(
-    run: TrackedRun,
-    session: PreparedSession,
-    model_type: str,
-    name: str,
-    max_length: int,
-    folder: str = "data",
-) -> None:
-    """Write the report of prepared rows and the rows set aside to a run's artifacts."""
-    section = report_section(session, model_type, max_length)
-    write_report(ReportData(title=name, sections=(section,)), session.folder / REPORT)
-
-    for file in (REPORT, SUMMARY, SET_ASIDE, CHANGES, FLAGS):
-        run.log_artifact(session.folder / file, folder)
-    # The report holds them as well; as artifacts they can be compared between runs.
-    for picture, figure in figures(section).items():
-        run.log_figure(figure, f"{folder}/{picture}.png")
 
 
 def warnings_of(session: PreparedSession) -> list[str]:

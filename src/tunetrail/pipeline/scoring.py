@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,14 @@ from tunetrail.evaluation.language_scores import language_scores, preference_sco
 from tunetrail.evaluation.scores import UNSHARED_BYTES, Scores
 from tunetrail.evaluation.scoring import Needs, score_embedding
 from tunetrail.fingerprints import value_fingerprint
-from tunetrail.learning.embedding.learner import EmbeddingLearner
-from tunetrail.learning.language_model.learner import LanguageModelLearner
-from tunetrail.learning.language_model.likelihoods import Likelihoods
-from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.tokens.chat import is_judged, is_preference
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
+
+if TYPE_CHECKING:
+    from tunetrail.learning.embedding.learner import EmbeddingLearner
+    from tunetrail.learning.language_model.learner import LanguageModelLearner
+    from tunetrail.learning.language_model.likelihoods import Likelihoods
+    from tunetrail.learning.language_model.model import LanguageModel
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class RememberingLearner:
         learner: The learner that encodes.
     """
 
-    learner: EmbeddingLearner
+    learner: "EmbeddingLearner"
     _vector_of: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -59,7 +61,7 @@ class RememberingLearner:
 
 
 def query_vectors(
-    learner: EmbeddingLearner | RememberingLearner, model: Any, texts: Sequence[str]
+    learner: "EmbeddingLearner | RememberingLearner", model: Any, texts: Sequence[str]
 ) -> Any:
     """Return the vectors of texts as queries: what the model itself finds similar, it confuses."""
     return learner.vectors(model, texts, role=QUERY)
@@ -100,7 +102,7 @@ def choose_by_content(contents: Sequence[Any], limit: int) -> list[int]:
 
 
 def score_embedding_model(
-    learner: EmbeddingLearner | RememberingLearner,
+    learner: "EmbeddingLearner | RememberingLearner",
     model: Any,
     records: Sequence[Record],
     corpus: Sequence[Record],
@@ -133,7 +135,7 @@ def score_embedding_model(
 
 
 def primary_embedding_scores(
-    learner: EmbeddingLearner,
+    learner: "EmbeddingLearner",
     model: Any,
     records: Sequence[Record],
     corpus: Sequence[Record],
@@ -148,8 +150,8 @@ def primary_embedding_scores(
 
 
 def score_language_model(
-    learner: LanguageModelLearner,
-    model: LanguageModel,
+    learner: "LanguageModelLearner",
+    model: "LanguageModel",
     records: Sequence[Record],
     corpus: Sequence[Record],
     config: EvaluationConfig,
@@ -180,7 +182,7 @@ def log_row_counts(name: str, scores: Scores) -> None:
     logger.log(level, "%s: scored %d of %d rows", name, scores.scored_rows, scores.side_rows)
 
 
-def _scores_of(likelihoods: Likelihoods) -> Scores:
+def _scores_of(likelihoods: "Likelihoods") -> Scores:
     scores = language_scores(
         likelihoods.nats,
         likelihoods.tokens,

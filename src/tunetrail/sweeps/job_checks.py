@@ -4,12 +4,11 @@ from tunetrail.config import TrainRequest, checked_session_ids
 from tunetrail.config.checks import check
 from tunetrail.errors import ConfigError
 from tunetrail.pipeline.requests import (
-    check_callbacks,
-    check_devices,
     check_sessions,
     single_family,
     summaries_of,
 )
+from tunetrail.pipeline.trainer_checks import check_callbacks, check_devices
 from tunetrail.stores.database import DatabaseManager
 
 _SAME_FOR_ALL = ("session_id", "model_type", "database", "tracking", "split", "sweep")

@@ -31,8 +31,8 @@ from tunetrail.data.rows import records_of
 from tunetrail.errors import ConfigError, TrainingError
 from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.jobs import run_fit_job
-from tunetrail.pipeline.requests import check_devices
 from tunetrail.pipeline.run_files import read_rows
+from tunetrail.pipeline.trainer_checks import check_devices
 from tunetrail.pipeline.worker import fit_on_ray
 
 pytestmark = pytest.mark.processes

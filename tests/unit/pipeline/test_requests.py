@@ -10,7 +10,7 @@ from tunetrail.config.training import MemoryConfig, OptimizerConfig
 from tunetrail.errors import ConfigError
 from tunetrail.pipeline.families import EMBEDDING, LLM
 from tunetrail.pipeline.model_family import ModelFamily
-from tunetrail.pipeline.requests import check_devices
+from tunetrail.pipeline.trainer_checks import check_devices
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tunetrail.learning.automatic.memory_meter import free_memory, release_memor
 from tunetrail.learning.preflight.findings import PreflightFinding, error, ok, warning
 from tunetrail.learning.recovery.failures import FullMemoryError
 from tunetrail.learning.training.module import TrainedModule
-from tunetrail.learning.training.monitor import Monitor
+from tunetrail.learning.training.monitored import Monitor
 from tunetrail.learning.training.out_of_memory import is_out_of_memory
 from tunetrail.learning.training.sharding import is_sharded
 

@@ -6,9 +6,7 @@ answers of a preference, the answer of a verdict, and always the end-of-sequence
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from tunetrail.config.language_model import KEEP
 from tunetrail.errors import SampleError
@@ -16,6 +14,9 @@ from tunetrail.learning.tokens.markers import FILLER, markers_of
 from tunetrail.learning.tokens.rendered_tokens import encode_rendered
 from tunetrail.learning.tokens.rendering import RenderedChat, render_chat, served_prompt
 from tunetrail.samples.messages import is_learnt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # The value that torch's cross-entropy leaves out by default.
 IGNORED = -100
@@ -109,7 +110,7 @@ class LabelledText:
 
 
 def tokenize_record(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     record: Mapping[str, Any],
     max_length: int,
     thoughts: str = KEEP,
@@ -152,7 +153,7 @@ def unlearnable_example() -> TokenizedExample:
 
 
 def label_record(
-    tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any], thoughts: str = KEEP
+    tokenizer: "PreTrainedTokenizerBase", record: Mapping[str, Any], thoughts: str = KEEP
 ) -> LabelledText:
     """Render, tokenise and label one record that isn't a preference, of any length.
 
@@ -224,7 +225,7 @@ def last_answer(record: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str] |
     return None
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any]) -> list[int]:
+def prompt_tokens(tokenizer: "PreTrainedTokenizerBase", record: Mapping[str, Any]) -> list[int]:
     """Return the tokens after which a model learns to write the last answer of a record.
 
     Raises:
@@ -239,7 +240,7 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, record: Mapping[str, Any])
 
 
 def end_tokens(
-    tokenizer: PreTrainedTokenizerBase, examples: Iterable[TokenizedExample]
+    tokenizer: "PreTrainedTokenizerBase", examples: Iterable[TokenizedExample]
 ) -> set[int]:
     """Return the tokens by which examples teach a model to end an answer.
 

@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
-
-from transformers import PreTrainedTokenizerBase
 
 from tunetrail.errors import SampleError
 from tunetrail.samples.messages import THOUGHTS_BEGIN, THOUGHTS_END, map_json_texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, Any]
 
@@ -68,7 +69,7 @@ class Markers:
 _known_markers: "WeakKeyDictionary[Any, tuple[Any, Markers]]" = WeakKeyDictionary()
 
 
-def markers_of(tokenizer: PreTrainedTokenizerBase) -> Markers:
+def markers_of(tokenizer: "PreTrainedTokenizerBase") -> Markers:
     """Return the control tokens of a tokenizer: special ones, and those that its template writes.
 
     Many tokenizers don't flag the markers of turns as special. Tokens of white space are no
@@ -83,7 +84,7 @@ def markers_of(tokenizer: PreTrainedTokenizerBase) -> Markers:
     return known[1]
 
 
-def _read_markers(tokenizer: PreTrainedTokenizerBase, template: str) -> Markers:
+def _read_markers(tokenizer: "PreTrainedTokenizerBase", template: str) -> Markers:
     ids, texts = [], []
     for token_id, token in tokenizer.added_tokens_decoder.items():
         text = token.content

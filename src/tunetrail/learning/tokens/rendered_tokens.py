@@ -1,18 +1,19 @@
 """Tokenizes a rendered chat: the prompt as it is served, and no marker that people wrote."""
 
 from collections.abc import Sequence
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from tunetrail.errors import SampleError
 from tunetrail.learning.tokens.markers import FILLER, markers_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Span = tuple[int, int]
 
 
 def encode_rendered(
-    tokenizer: PreTrainedTokenizerBase, text: str, start: int | None = None
+    tokenizer: "PreTrainedTokenizerBase", text: str, start: int | None = None
 ) -> tuple[list[int], list[Span]]:
     """Return the token ids of a text with `FILLER`, and their spans in the text without it.
 
@@ -50,7 +51,7 @@ def _needs_border(encoded: Any, text: str, position: int) -> bool:
 
 
 def _without_filler(
-    tokenizer: PreTrainedTokenizerBase, text: str, ids: Sequence[int], offsets: Sequence[Span]
+    tokenizer: "PreTrainedTokenizerBase", text: str, ids: Sequence[int], offsets: Sequence[Span]
 ) -> tuple[list[int], list[Span]]:
     markers = markers_of(tokenizer)
     expected = 0 if markers.anywhere is None else len(markers.anywhere.findall(text))

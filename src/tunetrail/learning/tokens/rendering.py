@@ -8,9 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from tunetrail.config.language_model import EMPTY, KEEP
 from tunetrail.errors import SampleError
@@ -18,6 +16,9 @@ from tunetrail.learning.tokens.markers import Message, markers_of
 from tunetrail.learning.tokens.rendered_tokens import Span, encode_rendered
 from tunetrail.learning.tokens.templates import PLAIN_TEMPLATE, TEMPLATE_ERRORS
 from tunetrail.samples.messages import THOUGHTS_BEGIN, THOUGHTS_END
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _EMPTY_THOUGHTS = f"{THOUGHTS_BEGIN}\n\n{THOUGHTS_END}\n\n"
 _EMPTY_AT_START = re.compile(rf"\s*{THOUGHTS_BEGIN}\s*{THOUGHTS_END}\s*")
@@ -60,14 +61,14 @@ def template_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
 
 
 def served_prompt(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], tools: str | None
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, Any]], tools: str | None
 ) -> str:
     """Return the text after which a model writes the next answer, with `FILLER` as in training."""
     return _Rendering(tokenizer, messages, tools, KEEP).prompt(len(messages))
 
 
 def render_chat(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     messages: Sequence[Mapping[str, Any]],
     tools: str | None = None,
     thoughts: str = KEEP,
@@ -120,7 +121,7 @@ class _Rendering:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: "PreTrainedTokenizerBase",
         messages: Sequence[Mapping[str, Any]],
         tools: str | None,
         thoughts: str,
@@ -280,7 +281,7 @@ def _common_prefix_length(first: str, second: str) -> int:
     return min(len(first), len(second))
 
 
-def answer_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+def answer_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     """Return the id of the token that ends an answer in the chat template, None for a word."""
     exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     rendered = render_chat(tokenizer, exchange)

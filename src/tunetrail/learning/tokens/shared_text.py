@@ -5,10 +5,9 @@ At the same maximum length, a tokenizer of short tokens reads less of a long tex
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from tunetrail.config.language_model import KEEP
 from tunetrail.errors import SampleError
@@ -24,12 +23,15 @@ from tunetrail.learning.tokens.chat import (
 )
 from tunetrail.samples.messages import THOUGHTS_BEGIN
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Span = tuple[int, int]
 """Begin and end in the characters of a content: a document, or an assistant's turn."""
 
 
 def tokenize_shared(
-    tokenizers: Sequence[PreTrainedTokenizerBase],
+    tokenizers: "Sequence[PreTrainedTokenizerBase]",
     record: Mapping[str, Any],
     max_length: int,
     thoughts: str = KEEP,
@@ -146,7 +148,7 @@ def _narrowed(whole: LabelledText, turns: Sequence[int]) -> LabelledText:
 
 
 def _locate_tokens(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     whole: LabelledText,
     contents: Sequence[str],
     max_length: int,

@@ -2,9 +2,12 @@
 
 import logging
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import jinja2
-from transformers import PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _logger = logging.getLogger(__name__)
 
@@ -25,7 +28,7 @@ _SYSTEM_TO_USER = (
 TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError)
 
 
-def prepare_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+def prepare_template(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
     """Give a tokenizer a chat template that every usual conversation has a form in, and say so.
 
     It is saved with the trained model, which is therefore served what it was trained on.
@@ -47,7 +50,7 @@ def _say_once(message: str) -> None:
     _logger.warning(message)
 
 
-def _takes_system_turns(tokenizer: PreTrainedTokenizerBase) -> bool:
+def _takes_system_turns(tokenizer: "PreTrainedTokenizerBase") -> bool:
     exchange = [
         {"role": "user", "content": "question"},
         {"role": "assistant", "content": "answer"},

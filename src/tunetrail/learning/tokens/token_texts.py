@@ -1,10 +1,12 @@
 """Scored tokens as text, each with the text around it, for people to look at."""
 
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from tunetrail.learning.tokens.chat import TokenizedExample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _BEFORE, _AFTER = 12, 4
 """Tokens of the text around a token."""
@@ -25,7 +27,7 @@ class TokenText:
     text_after: str
 
 
-def token_texts(tokenizer: PreTrainedTokenizerBase, example: TokenizedExample) -> list[TokenText]:
+def token_texts(tokenizer: "PreTrainedTokenizerBase", example: TokenizedExample) -> list[TokenText]:
     """Return each supervised token of an example, in the order of its text."""
 
     def text_of(begin: int, end: int) -> str:

@@ -1,8 +1,7 @@
-"""The metric of a validation that chooses the weights and stops the training early."""
+"""Callbacks that measure the monitored metric of a validation, and keep the best weights."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +11,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from tunetrail.learning.tokens.prompts import QUERY
+from tunetrail.learning.training.monitored import Monitor
 from tunetrail.learning.training.ranks import value_of_first_rank
 from tunetrail.learning.training.records import Encode, NDArray
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Monitor:
-    """A metric of the validation rows.
-
-    Attributes:
-        metric: Its name, without `val/`.
-        higher_is_better: Its direction.
-        measure: Takes a function that encodes with the model as it is; returns the metric. None if
-            the module itself logs the metric, from the passes that give `val/loss`.
-    """
-
-    metric: str = "loss"
-    higher_is_better: bool = False
-    measure: Callable[[Encode], float] | None = None
-
-    @property
-    def key(self) -> str:
-        """The name under which the metric is logged."""
-        return f"val/{self.metric}"
-
-    @property
-    def mode(self) -> str:
-        """The direction as Lightning's callbacks call it."""
-        return "max" if self.higher_is_better else "min"
 
 
 class MonitoredMetric(Callback):

@@ -22,7 +22,7 @@ from tunetrail.learning.automatic.auto_values import AutoValues
 from tunetrail.learning.automatic.memory_meter import collect_memory, peak_memory
 from tunetrail.learning.devices import computing_device
 from tunetrail.learning.learner import Learner
-from tunetrail.learning.training.monitor import Monitor
+from tunetrail.learning.training.monitored import Monitor
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline.fold_costs import SCORING_COST
 from tunetrail.pipeline.model_family import ModelFamily

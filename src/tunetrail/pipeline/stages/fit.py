@@ -13,7 +13,7 @@ from tunetrail.evaluation.plots import learning_curve_figure
 from tunetrail.fingerprints import model_fingerprint, weights_fingerprint
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.training.callbacks import MetricsSink
-from tunetrail.learning.training.monitor import Monitor
+from tunetrail.learning.training.monitored import Monitor
 from tunetrail.pipeline.jobs import (
     LOGS,
     MODEL,

@@ -21,7 +21,8 @@ from tunetrail.data.splits import Split
 from tunetrail.evaluation.looks import rows_sketch
 from tunetrail.paths import private_file
 from tunetrail.pipeline.additional_shapes import AdditionalShapes
-from tunetrail.pipeline.preparing import keep_preparation, prepare_sessions
+from tunetrail.pipeline.kept_preparation import keep_preparation
+from tunetrail.pipeline.preparing import prepare_sessions
 from tunetrail.pipeline.replay import Replay, earlier_sessions
 from tunetrail.pipeline.row_digests import ROW_DIGESTS, RowDigester
 from tunetrail.pipeline.run_state import ADDITIONAL, AUGMENTED, PREPARED, REPLAYED, TRAIN

@@ -33,7 +33,7 @@ from tunetrail.learning.language_model.module import LanguageModelModule, load_t
 from tunetrail.learning.recovery.failures import NonFiniteError
 from tunetrail.learning.recovery.guards import NonFiniteGuard, set_rate
 from tunetrail.learning.tokens.chat import TokenizedExample, tokenize_record
-from tunetrail.learning.training.monitor import Monitor
+from tunetrail.learning.training.monitored import Monitor
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline.monitoring import embedding_monitors
 

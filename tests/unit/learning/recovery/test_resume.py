@@ -51,7 +51,7 @@ from tunetrail.learning.recovery.failures import (
     NonFiniteError,
     RecoverableError,
 )
-from tunetrail.learning.training.monitor import Monitor
+from tunetrail.learning.training.monitored import Monitor
 from tunetrail.learning.training.records import Encode
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline.monitoring import embedding_monitors
