@@ -58,6 +58,7 @@ _CHECKED_VALUE: dict[ColumnType, Callable[[Any, str], Any]] = {
 
 _encode_sorted = json.JSONEncoder(sort_keys=True).encode
 """Made once: `json.dumps` would make an encoder for every value."""
+_TEXT = frozenset((str,))
 _NEVER_ABSENT = frozenset((str, list, dict, int, bool))
 _MAY_BE_ABSENT = (float, datetime)
 """Tuples of types are tested faster than unions, which Python makes for each test."""
@@ -106,8 +107,8 @@ class Sample:
         in_order = content
         if content is None:
             content, in_order = plain_chat_as_json(self.content) or (None, None)
-        elif list(self.content) != sorted(self.content):
-            in_order = None
+        elif len(self.content) > 1 and list(self.content) != sorted(self.content):
+            in_order = texts_as_json(dict(sorted(self.content.items())))
 
         group = "null" if self.group is None else json_string(self.group)
         in_order = in_order or _encode_sorted(dict(self.content))
@@ -207,6 +208,9 @@ def parse_sample(row: Mapping[str, Any], kind: SampleKind) -> Sample:
 
 def present_values(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a row, except those that stand for an absent column."""
+    # Nearly all rows have names and values of types that need no look at each of them.
+    if _TEXT.issuperset(map(type, row)) and _NEVER_ABSENT.issuperset(map(type, row.values())):
+        return dict(row)
     return {
         str(column): value
         for column, value in row.items()
@@ -223,6 +227,8 @@ def parse_present(present: dict[str, Any], kind: SampleKind) -> Sample:
     values = {column: check(present[column], column) for column, check in layout.checks}
     if layout.misspelling:
         raise SampleError(layout.misspelling)
+    if layout.is_content_only:
+        return Sample(kind=kind, shape=layout.shape.name, content=values)
 
     return Sample(
         kind=kind,
@@ -244,12 +250,14 @@ class _Layout:
         checks: The known columns, each with the function that checks and converts its value.
         unknown: The columns that become metadata.
         misspelling: The error of a column that seems to be misspelt, or an empty string.
+        is_content_only: Whether all columns are those of the shape.
     """
 
     shape: SampleShape
     checks: tuple[tuple[str, Callable[[Any, str], Any]], ...]
     unknown: tuple[str, ...]
     misspelling: str
+    is_content_only: bool
 
 
 # The rows of a file have few layouts. The cache is small because a broken file may have columns
@@ -271,6 +279,7 @@ def _find_layout(columns: tuple[str, ...], kind: str, _shape_count: int) -> _Lay
         unknown=unknown,
         # A misspelt `group` would silently become metadata and let twins onto both sides.
         misspelling=_find_misspelling(unknown, columns, shape),
+        is_content_only=not unknown and not set(COMMON_COLUMNS).intersection(columns),
     )
 
 

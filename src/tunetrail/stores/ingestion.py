@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice, repeat
 from operator import itemgetter
 from types import NoneType
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from sqlalchemy import Connection
 
@@ -152,10 +152,19 @@ def _derive_items(
     row: Mapping[str, Any], derive: Derive, source: str, row_number: int
 ) -> list[Sample | Rejection]:
     # All or nothing: a row that fails halfway has not stored its first samples.
-    if not isinstance(row, Mapping):
+    # Its type first: asking an abstract class takes as long as parsing a column.
+    if type(row) is not SourceRow and not isinstance(row, Mapping):
         raise SampleError(f"row must be a mapping of columns to values, got {type(row).__name__}.")
 
-    return [_storable_item(item, source, row_number) for item in derive(row)]
+    return [
+        item if _is_plain(item) else _storable_item(item, source, row_number)
+        for item in derive(row)
+    ]
+
+
+def _is_plain(item: Sample | LeftOut) -> TypeGuard[Sample]:
+    """Tell whether an item is a sample with nothing to check but what parsing has checked."""
+    return type(item) is Sample and item.group is None and not item.metadata
 
 
 def _storable_item(item: Sample | LeftOut, source: str, row_number: int) -> Sample | Rejection:

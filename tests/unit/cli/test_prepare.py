@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -186,3 +188,32 @@ def test_prepare_help_names_the_files_and_the_groups(capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     for words in ("set_aside.parquet", "Exit code", "validation ", "strict", "session_id=ID"):
         assert words in printed
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("overrides", "unneeded"),
+    [
+        # The first call has written the vectors into the cache.
+        ([], {"torch", "transformers", "sentence_transformers", "pytorch_lightning", "mlflow"}),
+        (["preparation.cache_gigabytes=0"], {"mlflow"}),
+    ],
+)
+def test_prepare_imports_no_library_that_its_rows_do_not_need(
+    session: list[str], workplace: Path, overrides: list[str], unneeded: set[str]
+) -> None:
+    assert main([*session, "output_dir=first"]) == 0
+
+    code = (
+        "import sys; from tunetrail.cli import main; main(sys.argv[1:]); "
+        f"print(*sorted({unneeded!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, *session, "output_dir=second", *overrides]
+    run = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=True)
+
+    assert run.stderr.splitlines()[-1] == ""
+    first, second = (
+        pd.read_parquet(workplace / folder / "rows" / "train.parquet")
+        for folder in ("first", "second")
+    )
+    pd.testing.assert_frame_equal(first, second)

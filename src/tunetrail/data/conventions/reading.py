@@ -221,12 +221,16 @@ class RowReader:
         self.account.read_as[convention.name] += 1
         return self._gatherings.setdefault(name, convention.gathers())
 
-    def _samples_by(self, convention: Convention, row: Row) -> list[Sample]:
+    def _samples_by(self, convention: Convention, row: dict[str, Any]) -> list[Sample]:
         results = convention.becomes(row)
         samples = []
         for result in results:
-            complete = with_other_columns(row, result, convention)
-            samples.append(parse_sample(complete, self.kind))
+            # The row itself has present values only; one that was made may lack some.
+            if result is row:
+                samples.append(parse_present(row, self.kind))
+            else:
+                complete = with_other_columns(row, result, convention)
+                samples.append(parse_sample(complete, self.kind))
         if results[0] is not row:
             self.account.read_as[convention.name] += 1
         return samples
