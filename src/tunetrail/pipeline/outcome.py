@@ -13,10 +13,10 @@ from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.pipeline.stages.score_validation import ValidationScores
 
-STAGES = ("prepare", "cross_validate", "fit", "evaluate", "deploy")
+STAGES: tuple[str, ...] = ("prepare", "cross_validate", "fit", "evaluate", "deploy")
 """The stages of a run, in order; it can end after any of them."""
 
-STEPS = (
+STEPS: tuple[str, ...] = (
     "validation",
     "cleaning",
     "augmentation",
