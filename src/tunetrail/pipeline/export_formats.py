@@ -87,7 +87,10 @@ def to_openvino(original: Original, folder: Path) -> Agreement:
 
 
 def to_gguf(original: Original, folder: Path) -> Agreement:
-    """Write model, tokenizer and chat template as one GGUF file."""
+    """Write model, tokenizer and chat template as one GGUF file.
+
+    The file must give the logits of the model with its weights rounded as in the file.
+    """
     described = gguf_file.checked_model(original.model)
     file = folder / f"{original.version.name}-{original.version.version}.gguf"
     gguf_file.write_gguf(described, file, file.stem, original.precision)
@@ -96,9 +99,13 @@ def to_gguf(original: Original, folder: Path) -> Agreement:
         raise DeploymentError("the GGUF file must have the tokenizer's tokens, got others.")
     written = gguf_file.read_gguf(file, original.model.tokenizer)
     outputs, expected = original.flavor.outputs(written, PROBES), original.outputs()
-    # Halves of the precision are compared with the size of the logits, which reach tens.
+    # What rounding to halves changes grows with the logits, which reach tens; the file itself has
+    # to be as exact as any other.
     scale = 1.0 if original.precision == "f32" else float(np.abs(expected).max())
-    return compare_logits(outputs, expected, "GGUF", most=MOST_DIFFERENCE * scale)
+    agreement = compare_logits(outputs, expected, "GGUF", most=MOST_DIFFERENCE * scale)
+    gguf_file.round_weights(original.model, original.precision)
+    compare_logits(outputs, original.outputs(), "GGUF")
+    return agreement
 
 
 def to_adapter(original: Original, folder: Path) -> Agreement:

@@ -109,6 +109,16 @@ def read_gguf(file: Path, tokenizer: Any) -> LanguageModel:
     return LanguageModel(model=model.eval(), tokenizer=tokenizer)
 
 
+def round_weights(model: LanguageModel, precision: str) -> None:
+    """Round a model's weights to what a file of a precision holds of them."""
+    if precision == "f32":
+        return
+    with torch.no_grad():
+        for weight in model.model.parameters():
+            if weight.ndim > 1:
+                weight.copy_(weight.half())
+
+
 def vocabulary_of_gguf(file: Path) -> list[str]:
     """Return the tokens that gguf's reader finds in a file."""
     import gguf
