@@ -95,7 +95,7 @@ def number_of(process: psutil.Process) -> int:
 
 def wait_until_ended(processes: Sequence[psutil.Process]) -> None:
     """Wait for processes that are nobody's children any more."""
-    _, alive = psutil.wait_procs(processes, timeout=120)
+    _, alive = psutil.wait_procs(processes, timeout=600)
     assert not alive, "a job has outlived its driver"
 
 

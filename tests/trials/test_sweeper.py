@@ -174,8 +174,12 @@ def wait_until(condition: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("signal_number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)]
+)
+@pytest.mark.parametrize(
+    "launcher", [[], ["hydra/launcher=processes", "hydra.launcher.slots=2"]], ids=["basic", "slots"]
 )
 def test_sweep_whose_driver_ends_early_goes_on_and_every_job_is_accounted_for_once(
     overrides: list[str],
@@ -183,8 +187,9 @@ def test_sweep_whose_driver_ends_early_goes_on_and_every_job_is_accounted_for_on
     call_main: CallMain,
     signal_number: signal.Signals,
     exit_code: int,
+    launcher: list[str],
 ) -> None:
-    arguments = [*overrides, f"{DIMENSIONS}=[],[8],[64],[16]", f"{RATE}=1e-3,2e-3"]
+    arguments = [*overrides, *launcher, f"{DIMENSIONS}=[],[8],[64],[16]", f"{RATE}=1e-3,2e-3"]
     command = [sys.executable, "-m", "tunetrail", "train", "-m", *arguments]
     with (workplace / "terminal.txt").open("w") as terminal:
         driver = subprocess.Popen(command, stdout=terminal, stderr=terminal, cwd=workplace)
