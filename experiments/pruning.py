@@ -21,17 +21,17 @@ from tunetrail.stores.tracking import Tracker
 from tunetrail.sweeps.driver import SWEEP_TAG
 from tunetrail.sweeps.study import JobState, SweepJob, SweepStudy
 
-CATEGORIES, QUESTIONS = 20, 20
+CATEGORIES, QUESTIONS = 16, 18
 JOBS, EPOCHS = 24, 8
 SPACE = (
     "embedding.training.learning_rate=tag(log,interval(2e-6,5e-4))",
-    "embedding.temperature=0.02,0.05,0.1",
+    "embedding.loss_options.temperature=0.02,0.05,0.1",
     "embedding.training.weight_decay=0,0.01,0.1",
 )
 TRAINING = (
     *("session_id=banking", "model_type=embedding", "embedding.model=minilm"),
     *("cross_validation=off", "split.validation_share=0.3", "sweep.promote=none"),
-    *(f"embedding.training.num_epochs={EPOCHS}", "embedding.training.validations_per_epoch=2"),
+    *(f"embedding.training.num_epochs={EPOCHS}", "embedding.training.validations_per_epoch=1"),
     # A training that stops by itself would save steps without a pruner.
     "embedding.training.early_stopping_patience=0",
     "embedding.training.warmup_steps=5",
@@ -56,13 +56,16 @@ def sweep(folder: Path, pruner: str, seed: int) -> list[SweepJob]:
     """Run the sweep with a pruner, as a user does, and return its jobs."""
     database_url, tracking_uri = f"sqlite:///{folder}/tunetrail.db", f"sqlite:///{folder}/mlflow.db"
     search = ("sampler=random", f"n_trials={JOBS}", f"seed={seed}", f"pruner={pruner}")
-    # Every job trains on half an epoch at least.
-    search += ("pruner_warmup_steps=3",)
+    # Every job trains an epoch at least: five steps.
+    search += ("pruner_warmup_steps=5",)
     command = [sys.executable, "-m", "tunetrail", "train", "-m", *TRAINING, *SPACE]
     command += [f"hydra.sweeper.{setting}" for setting in search]
     command += [f"database.url={database_url}", f"tracking.uri={tracking_uri}"]
-    with (folder / f"{pruner}.log").open("w") as log:
-        subprocess.run(command, check=True, cwd=folder, stdout=log, stderr=log)
+    log = folder / f"{pruner}.log"
+    with log.open("w") as file:
+        done = subprocess.run(command, cwd=folder, stdout=file, stderr=file)
+    if done.returncode != 0:
+        raise SystemExit(log.read_text()[-2000:])
 
     client = Tracker(TrackingConfig(uri=tracking_uri)).client
     experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -110,7 +113,7 @@ def main() -> None:
     """Run the sweep without a pruner, then with each one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="train.csv of Banking77")
-    parser.add_argument("--pruners", nargs="+", choices=PRUNERS[1:], default=["median", "asha"])
+    parser.add_argument("--pruners", nargs="+", choices=PRUNERS[1:], default=["asha", "median"])
     parser.add_argument("--seed", type=int, default=42, help="of the sampler")
     options = parser.parse_args()
 
