@@ -22,7 +22,7 @@ from tunetrail.sweeps.driver import SWEEP_TAG
 from tunetrail.sweeps.study import JobState, SweepJob, SweepStudy
 
 CATEGORIES, QUESTIONS = 16, 18
-JOBS, EPOCHS = 24, 8
+JOBS, EPOCHS = 24, 4
 SPACE = (
     "embedding.training.learning_rate=tag(log,interval(2e-6,5e-4))",
     "embedding.loss_options.temperature=0.02,0.05,0.1",
@@ -31,7 +31,7 @@ SPACE = (
 TRAINING = (
     *("session_id=banking", "model_type=embedding", "embedding.model=minilm"),
     *("cross_validation=off", "split.validation_share=0.3", "sweep.promote=none"),
-    *(f"embedding.training.num_epochs={EPOCHS}", "embedding.training.validations_per_epoch=1"),
+    *(f"embedding.training.num_epochs={EPOCHS}", "embedding.training.batch_size=16"),
     # A training that stops by itself would save steps without a pruner.
     "embedding.training.early_stopping_patience=0",
     "embedding.training.warmup_steps=5",
@@ -56,7 +56,7 @@ def sweep(folder: Path, pruner: str, seed: int) -> list[SweepJob]:
     """Run the sweep with a pruner, as a user does, and return its jobs."""
     database_url, tracking_uri = f"sqlite:///{folder}/tunetrail.db", f"sqlite:///{folder}/mlflow.db"
     search = ("sampler=random", f"n_trials={JOBS}", f"seed={seed}", f"pruner={pruner}")
-    # Every job trains an epoch at least: five steps.
+    # Every job trains half an epoch at least, which is until its first validation.
     search += ("pruner_warmup_steps=5",)
     command = [sys.executable, "-m", "tunetrail", "train", "-m", *TRAINING, *SPACE]
     command += [f"hydra.sweeper.{setting}" for setting in search]
