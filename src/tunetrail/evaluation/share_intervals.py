@@ -65,7 +65,8 @@ def clustered_share_interval(
         optimism: How much the ratio is too high, to be subtracted.
 
     Returns:
-        None if all examples have the same value, and it is neither 0 nor the highest.
+        None if all examples have the same value, and it is neither 0 nor the highest; or if they
+        are one cluster, which doesn't show how clusters differ.
     """
     tail = (1.0 - confidence) / 2.0
     scaled, total = numerators / largest, float(denominators.sum())
@@ -75,15 +76,19 @@ def clustered_share_interval(
     clusters = int(cluster_of.max()) + 1
     independent = effective_clusters(denominators, cluster_of)
     quantile = float(t.isf(tail, independent - 1.0))
-    # A ratio moves by its residuals, to first order.
-    cluster_residuals = np.bincount(cluster_of, weights=scaled - share * denominators)
-    variance = clusters / (clusters - 1.0) * float((cluster_residuals**2).sum()) / total**2
 
     is_right_or_wrong = np.isin(scaled, (0.0, 1.0)).all() and (denominators == 1.0).all()
     if is_right_or_wrong and clusters == len(scaled):
         # The variance follows from the share, so that the quantile needs no degrees of freedom.
-        examples, quantile = total, float(norm.isf(tail))
-    elif variance > _ROUNDING**2:
+        lower, upper = share_interval(center, total, float(norm.isf(tail)))
+        return Interval(largest * lower, largest * upper)
+    if clusters == 1:
+        return None
+
+    # A ratio moves by its residuals, to first order.
+    cluster_residuals = np.bincount(cluster_of, weights=scaled - share * denominators)
+    variance = clusters / (clusters - 1.0) * float((cluster_residuals**2).sum()) / total**2
+    if variance > _ROUNDING**2:
         examples = share * (1.0 - share) / variance
     elif min(share, 1.0 - share) < _ROUNDING:
         examples = independent

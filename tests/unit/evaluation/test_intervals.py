@@ -8,7 +8,7 @@ from tunetrail.evaluation.intervals import figures_with_bounds, metric_intervals
 from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.ranking import retrieval_scores
 from tunetrail.evaluation.scores import Scores, scores_from, similarity_scores, unit_vectors
-from tunetrail.evaluation.share_intervals import Interval
+from tunetrail.evaluation.share_intervals import Interval, clustered_share_interval
 
 
 def vectors(seed: int, rows: int, dimensions: int = 16) -> Array:
@@ -54,6 +54,18 @@ def test_whole_clusters_are_drawn() -> None:
         bounds["mse"].upper - bounds["mse"].lower for bounds in map(intervals, (single, clustered))
     ]
     assert widths[1] == pytest.approx(widths[0], rel=0.05)
+
+
+def test_one_cluster_has_no_interval_unless_it_is_one_example_that_is_right_or_wrong() -> None:
+    for values in ([0.0, 1.0, 1.0], [1.0, 1.0, 1.0], [0.5]):
+        numerators, cluster_of = np.array(values), np.zeros(len(values), dtype=int)
+        denominators = np.ones(len(values))
+        assert clustered_share_interval(numerators, denominators, cluster_of, 0.95) is None
+
+    alone = np.ones(1)
+    bounds = clustered_share_interval(alone, alone, np.zeros(1, dtype=int), 0.95)
+    assert bounds is not None
+    assert bounds == pytest.approx(tuple(binomtest(1, 1).proportion_ci(method="wilson")))
 
 
 def test_random_groups_of_many_clusters_give_the_same_width(
