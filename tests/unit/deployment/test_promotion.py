@@ -11,6 +11,7 @@ from tunetrail.deployment.gate import Decision
 from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.deployment.promotion import Candidate, deploy
 from tunetrail.deployment.registry import Registry
+from tunetrail.deployment.version_writer import VersionWriter
 from tunetrail.errors import DeploymentError
 from tunetrail.learning.embedding.module import load_embedding_model
 from tunetrail.stores.tracking import Tracker
@@ -148,7 +149,7 @@ def test_deploy_tags_the_refused_version_of_a_deployment_that_was_interrupted(
     """It had registered its version; before it went on, another candidate became root."""
     models, interrupted = workplace / "models", make_candidate()
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        interrupt_after(patched, Registry, "register")
+        interrupt_after(patched, VersionWriter, "write")
         deploy(interrupted, PROMOTE, registry, None, models, ignore)
     assert decisions(registry) == {1: None}
     deploy(make_candidate(), PROMOTE, registry, None, models, ignore)
@@ -162,12 +163,12 @@ def test_deploy_tags_the_refused_version_of_a_deployment_that_was_interrupted(
 @pytest.mark.parametrize(
     ("decision", "owner", "name"),
     [
-        (PROMOTE, Registry, "register"),
+        (PROMOTE, VersionWriter, "write"),
         (PROMOTE, Registry, "tag"),
         (PROMOTE, Registry, "move_root"),
         (PROMOTE, None, "on_decision"),
         (PROMOTE, export, "_point_root"),
-        (REFUSE, Registry, "register"),
+        (REFUSE, VersionWriter, "write"),
         (REFUSE, Registry, "tag"),
         (REFUSE, None, "on_decision"),
     ],

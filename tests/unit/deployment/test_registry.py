@@ -200,7 +200,7 @@ def test_pinned_strips_the_local_label() -> None:
 )
 def test_register_leaves_nothing_of_a_version_that_failed(
     tracker: Tracker, run: TrackedRun, embedding_model: Any, flavor: Any, error: Any, message: str,
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, workplace: Path,
 ) -> None:  # fmt: skip
     temporary = tmp_path_factory.mktemp("tmp")
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
@@ -210,6 +210,7 @@ def test_register_leaves_nothing_of_a_version_that_failed(
     with pytest.raises(error, match=message):
         register(registry, embedding_model, run)
     assert left_over(tracker, "embedding") == []
+    assert list(workplace.rglob("mlartifacts/**/model.safetensors")) == []
     assert list(temporary.iterdir()) == []
     assert registry.root() is None
 
