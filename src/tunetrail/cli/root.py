@@ -6,14 +6,20 @@ imported unless root has moved without the ledger, or a version moves now.
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_output_options, show
+from tunetrail.cli.root_text import (
+    print_decision,
+    print_difference,
+    print_line,
+    print_root,
+    print_version,
+)
 from tunetrail.cli.store_options import add_database, add_uri
-from tunetrail.cli.terminal import new_table, plain_text, printable
 from tunetrail.config import TrackingConfig, default_database_url
 from tunetrail.deployment.root_history import (
     RootHistory,
@@ -184,21 +190,10 @@ def _show_roots(options: argparse.Namespace, database: DatabaseManager) -> dict[
 
     if not options.json:
         for root in roots:
-            _print_root(root)
+            print_root(root)
         if not roots:
             print(f"no root yet in {database.shown_url}: `tunetrail train` decides on the first")
     return {"roots": roots}
-
-
-def _print_root(root: Mapping[str, Any]) -> None:
-    line = root["root"]
-    if line is None:
-        _print_line(f"{root['family']} has no root")
-        return
-    since, actor = _time_in_words(line["created_at"]), line["actor"] or "unknown"
-    _print_line(f"{root['family']}/{line['version']} is root since {since}")
-    _print_line(f"    {_evidence_in_words(root['evidence']) or 'no evidence in the ledger'}")
-    _print_line(f"    {line['decision']} by {actor}: {line['reason']}")
 
 
 def _show_log(options: argparse.Namespace, database: DatabaseManager) -> dict[str, Any]:
@@ -206,41 +201,14 @@ def _show_log(options: argparse.Namespace, database: DatabaseManager) -> dict[st
     plain = [line.to_dict() for line in decisions]
     if not options.json:
         for line in decisions:
-            _print_decision(line)
+            print_decision(line)
     return {"family": options.family, "decisions": plain}
-
-
-def _print_decision(line: PromotionRecord) -> None:
-    """Print a decision in three lines, as `git log` prints a commit."""
-    names = ", ".join(line.sessions)
-    session = f", session{'s' if len(line.sessions) > 1 else ''} {names}" if names else ""
-    when, before = _time_in_words(line.created_at), line.previous_version or "none"
-    _print_line(f"{line.model_name}/{line.version}  {when}  {line.decision}")
-    _print_line(f"    by {line.actor or 'unknown'}{session}, root before: {before}")
-    gain = _evidence_in_words(evidence_of([line]))
-    if gain:
-        _print_line(f"    {gain}")
-    _print_line(f"    {line.reason}")
 
 
 def _show_version(options: argparse.Namespace, database: DatabaseManager) -> dict[str, Any]:
     shown = _history(options, database).show(parse_version(options.version))
     if not options.json:
-        state = "root" if shown["is_root"] else "not root"
-        forbidden = f", forbidden: {shown['forbidden']}" if shown["forbidden"] else ""
-        _print_line(f"{shown['version']}: {state}{forbidden}")
-        _print_line(f"evidence: {_evidence_in_words(shown['evidence']) or 'none'}")
-        for line in shown["decisions"]:
-            when, actor = _time_in_words(line["created_at"]), line["actor"] or "unknown"
-            _print_line(f"{when}  {line['decision']} by {actor}: {line['reason']}")
-        details = shown["details"]
-        if details is None:
-            _print_line(
-                "configuration, data and metrics: not in the ledger, which didn't keep them"
-            )
-        else:
-            # The card says the same in other words, and for other readers.
-            _print_tree({name: details[name] for name in details if name not in ("tags", "card")})
+        print_version(shown)
     return shown
 
 
@@ -248,13 +216,7 @@ def _show_difference(options: argparse.Namespace, database: DatabaseManager) -> 
     first, second = parse_version(options.first), parse_version(options.second)
     difference = _history(options, database).compare(first, second)
     if not options.json:
-        for section in ("configuration", "data", "metrics", "evidence"):
-            changes = difference[section]
-            _print_line(f"{section}: {'the same' if not changes else ''}".rstrip())
-            rows = [(key, _shown(old), _shown(new)) for key, (old, new) in changes.items()]
-            _print_table(("", str(first), str(second)), rows)
-        for version in difference["without_details"]:
-            _print_line(f"{version}: configuration, data and metrics aren't in the ledger")
+        print_difference(difference, str(first), str(second))
     return difference
 
 
@@ -290,7 +252,7 @@ def _forbid(options: argparse.Namespace, database: DatabaseManager) -> dict[str,
 def _decided(options: argparse.Namespace, line: PromotionRecord) -> dict[str, Any]:
     if not options.json:
         before = f", root before: {line.previous_version}" if line.previous_version else ""
-        _print_line(f"{line.model_name}/{line.version}: {line.decision}{before} ({line.reason})")
+        print_line(f"{line.model_name}/{line.version}: {line.decision}{before} ({line.reason})")
     return line.to_dict()
 
 
@@ -303,49 +265,3 @@ _COMMANDS: dict[str | None, Callable[[argparse.Namespace, DatabaseManager], Any]
     "promote": _promote,
     "forbid": _forbid,
 }
-
-
-def _evidence_in_words(evidence: Mapping[str, Any]) -> str:
-    """Return `ndcg_at_10 0.5012 -> 0.5420, +0.0408 (+0.0101 … +0.0702)`; empty without any."""
-    if not evidence or evidence["improvement"] is None:
-        return ""
-    gain = f"{evidence['improvement']:+.4f}"
-    if evidence["lower"] is not None and evidence["upper"] is not None:
-        gain += f" ({evidence['lower']:+.4f} … {evidence['upper']:+.4f})"
-    else:
-        gain += " (no interval)"
-    return f"{evidence['metric']} {evidence['before']:.4f} -> {evidence['after']:.4f}, {gain}"
-
-
-def _time_in_words(time: Any) -> str:
-    """Return minutes and seconds as well: decisions of a sweep follow one another closely."""
-    return str(time)[:19].replace("T", " ") if time else ""
-
-
-def _shown(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    if not rows:
-        return
-    from rich.console import Console
-
-    console = Console()
-    table = new_table(*(printable(column, console) for column in columns))
-    for row in rows:
-        table.add_row(*(printable(cell, console) for cell in row))
-    console.print(table)
-
-
-def _print_tree(tree: Mapping[str, Any], indent: str = "") -> None:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            _print_line(f"{indent}{name}:")
-            _print_tree(value, indent + "  ")
-        else:
-            _print_line(f"{indent}{name}: {value}")
-
-
-def _print_line(text: str) -> None:
-    print(plain_text(text))

@@ -1,0 +1,111 @@
+"""What `tunetrail root` prints of roots, decisions, versions and their differences."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunetrail.cli.terminal import new_table, plain_text, printable
+from tunetrail.deployment.root_history import evidence_of
+from tunetrail.stores.database import PromotionRecord
+
+
+def print_root(root: Mapping[str, Any]) -> None:
+    """Print which version is root of a family, since when, by which evidence and who decided."""
+    line = root["root"]
+    if line is None:
+        print_line(f"{root['family']} has no root")
+        return
+
+    since, actor = _time_in_words(line["created_at"]), line["actor"] or "unknown"
+    print_line(f"{root['family']}/{line['version']} is root since {since}")
+    print_line(f"    {_evidence_in_words(root['evidence']) or 'no evidence in the ledger'}")
+    print_line(f"    {line['decision']} by {actor}: {line['reason']}")
+
+
+def print_decision(line: PromotionRecord) -> None:
+    """Print a decision in three lines, as `git log` prints a commit."""
+    names = ", ".join(line.sessions)
+    session = f", session{'s' if len(line.sessions) > 1 else ''} {names}" if names else ""
+    when, before = _time_in_words(line.created_at), line.previous_version or "none"
+    print_line(f"{line.model_name}/{line.version}  {when}  {line.decision}")
+    print_line(f"    by {line.actor or 'unknown'}{session}, root before: {before}")
+    gain = _evidence_in_words(evidence_of([line]))
+    if gain:
+        print_line(f"    {gain}")
+    print_line(f"    {line.reason}")
+
+
+def print_version(version: Mapping[str, Any]) -> None:
+    """Print whether a version is root, its evidence, the decisions on it, and its details."""
+    state = "root" if version["is_root"] else "not root"
+    forbidden = f", forbidden: {version['forbidden']}" if version["forbidden"] else ""
+    print_line(f"{version['version']}: {state}{forbidden}")
+    print_line(f"evidence: {_evidence_in_words(version['evidence']) or 'none'}")
+    for line in version["decisions"]:
+        when, actor = _time_in_words(line["created_at"]), line["actor"] or "unknown"
+        print_line(f"{when}  {line['decision']} by {actor}: {line['reason']}")
+
+    details = version["details"]
+    if details is None:
+        print_line("configuration, data and metrics: not in the ledger, which didn't keep them")
+    else:
+        # The card says the same in other words, and for other readers.
+        _print_tree({name: details[name] for name in details if name not in ("tags", "card")})
+
+
+def print_difference(difference: Mapping[str, Any], first: str, second: str) -> None:
+    """Print how two versions differ, by section."""
+    for section in ("configuration", "data", "metrics", "evidence"):
+        changes = difference[section]
+        print_line(f"{section}: {'the same' if not changes else ''}".rstrip())
+        rows = [(key, _shown(old), _shown(new)) for key, (old, new) in changes.items()]
+        _print_table(("", first, second), rows)
+
+    for version in difference["without_details"]:
+        print_line(f"{version}: configuration, data and metrics aren't in the ledger")
+
+
+def _evidence_in_words(evidence: Mapping[str, Any]) -> str:
+    """Return `ndcg_at_10 0.5012 -> 0.5420, +0.0408 (+0.0101 … +0.0702)`; empty without any."""
+    if not evidence or evidence["improvement"] is None:
+        return ""
+    gain = f"{evidence['improvement']:+.4f}"
+    if evidence["lower"] is not None and evidence["upper"] is not None:
+        gain += f" ({evidence['lower']:+.4f} … {evidence['upper']:+.4f})"
+    else:
+        gain += " (no interval)"
+    return f"{evidence['metric']} {evidence['before']:.4f} -> {evidence['after']:.4f}, {gain}"
+
+
+def _time_in_words(time: Any) -> str:
+    """Return minutes and seconds as well: decisions of a sweep follow one another closely."""
+    return str(time)[:19].replace("T", " ") if time else ""
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    if not rows:
+        return
+    from rich.console import Console
+
+    console = Console()
+    table = new_table(*(printable(column, console) for column in columns))
+    for row in rows:
+        table.add_row(*(printable(cell, console) for cell in row))
+    console.print(table)
+
+
+def _print_tree(tree: Mapping[str, Any], indent: str = "") -> None:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            print_line(f"{indent}{name}:")
+            _print_tree(value, indent + "  ")
+        else:
+            print_line(f"{indent}{name}: {value}")
+
+
+def print_line(text: str) -> None:
+    """Print a text of the ledger, of which a terminal obeys nothing."""
+    print(plain_text(text))
