@@ -25,6 +25,7 @@ from tunetrail.cli.terminal import plain_output, say
 from tunetrail.cli.working_folder import check_working_folder
 from tunetrail.config.synonyms import COMMANDS as COMMAND_SYNONYMS
 from tunetrail.errors import TunetrailError, UserError, did_you_mean
+from tunetrail.extensions import FORMATS
 from tunetrail.samples import is_sample_kind, sample_kinds
 
 _DESTRUCTOR_SECONDS = 0.05
@@ -198,7 +199,7 @@ def _run_parsed_command(command: str, arguments: list[str]) -> int:
 
         return sessions(options.database)
 
-    parser.description = _INGEST
+    parser.description = _ingest_description()
     session_help = "id of the session, which is created if it doesn't exist"
     columns_help = "read the file's columns under other names: anchor=question,positive=answer"
     kinds = _kinds_for(arguments)
@@ -220,6 +221,14 @@ def _run_parsed_command(command: str, arguments: list[str]) -> int:
         options.columns,
         query=options.query,
     )
+
+
+def _ingest_description() -> str:
+    """Return the text of the command's help, with the formats that installed packages add."""
+    further = [f".{name} ({FORMATS.packages(name)})" for name in FORMATS.names()]
+    if not further:
+        return _INGEST
+    return _INGEST.replace("\n\nkinds:", f"\nof installed packages: {', '.join(further)}\n\nkinds:")
 
 
 def _kinds_for(arguments: Sequence[str]) -> tuple[str, ...]:

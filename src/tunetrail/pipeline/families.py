@@ -106,8 +106,10 @@ def _embedding_learner(
 ) -> "EmbeddingLearner":
     from tunetrail.learning.embedding.learner import EmbeddingLearner
 
-    # Before anything is trained, although the metrics come last.
-    check_shape(settings.evaluation, shape)
+    # Before anything is trained, although the metrics come last. Without a shape, the learner only
+    # encodes.
+    if shape:
+        check_shape(settings.evaluation, shape)
     return EmbeddingLearner(
         config=settings.embedding,
         shape=shape,

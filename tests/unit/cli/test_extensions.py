@@ -41,6 +41,7 @@ def package(install: Install) -> None:
         losses={"focal": "FOCAL", "broken": "MISSING"},
         callbacks={"stop_below": "StopBelow"},
         families={"ticket": "TICKET"},
+        formats={"faq": "FAQ"},
     )
 
 
@@ -68,6 +69,13 @@ def test_help_names_installed_extensions_and_explains_their_options(package: Non
         "callbacks=stop_below: The callback stop_below of the package acme-models 1.0."
         in key_help("callbacks")
     )
+
+
+def test_help_of_ingest_names_installed_formats(package: None, call_main: CallMain) -> None:
+    result = call_main("ingest", "--help")
+
+    assert "\nof installed packages: .faq (acme-models 1.0)\n\nkinds:" in result.out
+    assert "acme_models" not in sys.modules
 
 
 def test_schema_holds_names_and_options(package: None) -> None:

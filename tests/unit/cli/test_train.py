@@ -212,7 +212,7 @@ def test_train_takes_an_experiment_of_the_folder(call_main: CallMain, workplace:
             "error: trainer.callbacks.mine must be a mapping with the key _target_, got {'cpu_stats'",
         ),
         (
-            ["trainer.callbacks.mine._target_=Timerr"],
+            ["model_type=embedding", "trainer.callbacks.mine._target_=Timerr"],
             "error: trainer.callbacks.mine._target_ must be one of DeviceStatsMonitor, EarlyStopping, ",
         ),
         (["+trainer.callbacks.mine=Timer"], "Write +trainer.callbacks.NAME._target_=CLASS."),
