@@ -1,8 +1,8 @@
 """Imports what a training needs, for the fork server: it takes most of the seconds of a command."""
 
-import lightning  # noqa: F401
 import mlflow.pyfunc
 import mlflow.sentence_transformers  # noqa: F401
+import pytorch_lightning  # noqa: F401
 import sentence_transformers  # noqa: F401
 import torch  # noqa: F401
 import transformers  # noqa: F401

@@ -42,7 +42,9 @@ TRAINING = [
     Point(name="fit begins", function="tunetrail.learning.attempt:Attempt.run"),
     Point(name="step within an epoch", function=f"{_MODULE}.training_step", call=2),
     Point(
-        name="checkpoint being written", function="lightning:Trainer.save_checkpoint", after=True
+        name="checkpoint being written",
+        function="pytorch_lightning:Trainer.save_checkpoint",
+        after=True,
     ),
     Point(name="step after a checkpoint", function=f"{_MODULE}.training_step", call=4),
     Point(name="validation", function=f"{_MODULE}.on_validation_epoch_start"),
