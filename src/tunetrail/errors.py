@@ -41,6 +41,10 @@ class ModelError(TunetrailError):
     """A model that can't be found, reached, converted or loaded."""
 
 
+class BrokenModelError(ModelError, UserError):
+    """A model's folder that is broken, or asks for what no model may do: another one is needed."""
+
+
 class DatabaseError(TunetrailError):
     """The database can't be reached, read or written."""
 

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.memory import garbage_collection_cuda
 from tunetrail.config import TrainingConfig
 from tunetrail.learning.attempt import Attempt, can_judge
 from tunetrail.learning.fit_result import FitResult
+from tunetrail.learning.load_errors import is_out_of_memory
 from tunetrail.learning.preflight.checks import NO_FAMILY_CHECKS, FamilyChecks
 from tunetrail.learning.recovery.failures import (
     FullMemoryError,
@@ -24,7 +25,6 @@ from tunetrail.learning.training.console import silence_lightning
 from tunetrail.learning.training.memory_settings import compile_model, enable_gradient_checkpointing
 from tunetrail.learning.training.micro_batches import MicroBatchData
 from tunetrail.learning.training.module import TrainedModule
-from tunetrail.learning.training.out_of_memory import is_out_of_memory
 from tunetrail.learning.training_plan import TrainingPlan
 
 logger = logging.getLogger(__name__)

@@ -22,10 +22,10 @@ from tunetrail.learning.automatic.memory_meter import (
     peak_memory,
     release_memory,
 )
+from tunetrail.learning.load_errors import is_out_of_memory
 from tunetrail.learning.training.console import progress_bar
 from tunetrail.learning.training.micro_batches import MicroBatchLoader, SharedBatch
 from tunetrail.learning.training.module import TrainedModule
-from tunetrail.learning.training.out_of_memory import is_out_of_memory
 
 _REPETITIONS = 5
 _SECONDS = 2.0

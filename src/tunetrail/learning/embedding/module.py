@@ -25,6 +25,7 @@ from tunetrail.learning.embedding.encoder import (
 )
 from tunetrail.learning.embedding.losses import build_vector_loss
 from tunetrail.learning.flops import token_cost
+from tunetrail.learning.load_errors import naming_broken_model
 from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
 from tunetrail.learning.tokens.prompts import QUERY, prompt_of
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
@@ -47,14 +48,15 @@ def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTr
     Raises:
         ModelError: The model has no tokenizer of transformers, as a model of static embeddings.
     """
-    model = SentenceTransformer(
-        path,
-        device="cpu",
-        local_files_only=True,
-        trust_remote_code=False,
-        # Whatever precision the folder is in: small updates would vanish in weights of 16 bits.
-        model_kwargs={"use_safetensors": True, "dtype": torch.float32},
-    ).float()
+    with naming_broken_model(path):
+        model = SentenceTransformer(
+            path,
+            device="cpu",
+            local_files_only=True,
+            trust_remote_code=False,
+            # Whatever precision the folder is in: small updates would vanish in weights of 16 bits.
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+        ).float()
     if not isinstance(model.tokenizer, PreTrainedTokenizerBase):
         raise ModelError(
             f"{path} must be a model with a transformer, got {type(model[0]).__name__}. "

@@ -37,6 +37,7 @@ from tunetrail.learning.language_model.preference import (
     implicit_rewards,
     preference_loss,
 )
+from tunetrail.learning.load_errors import naming_broken_model
 from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
 from tunetrail.learning.tokens.chat import TokenizedExample, example_lengths, supervised_counts
 from tunetrail.learning.tokens.templates import prepare_template
@@ -51,15 +52,17 @@ _TIE = 1e-6
 
 def load_language_model(path: str, **settings: Any) -> PreTrainedModel:
     """Load a local causal language model in float32, only from safetensors."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        path,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        # Whatever type the file has: small steps would get lost in half-precision weights.
-        dtype=torch.float32,
-        **settings,
-    )
+    model: PreTrainedModel
+    with naming_broken_model(path):
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            # Whatever type the file has: small steps would get lost in half-precision weights.
+            dtype=torch.float32,
+            **settings,
+        )
     optimise(model)
     return model
 
@@ -69,9 +72,11 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
     Its chat template has a form for every usual conversation: see `prepare_template`.
     """
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        path, local_files_only=True, trust_remote_code=False
-    )
+    tokenizer: PreTrainedTokenizerBase
+    with naming_broken_model(path):
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     prepare_template(tokenizer, path)

@@ -25,7 +25,10 @@ _SYSTEM_TO_USER = (
     "messages[1]['content']}] + messages[2:] -%}{%- endif -%}"
 )
 # What a template raises: its own refusals, and errors of expressions that meet unexpected values.
-TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError)
+TEMPLATE_ERRORS = (
+    *(jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError),
+    *(OverflowError, RecursionError),
+)
 
 
 def prepare_template(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:

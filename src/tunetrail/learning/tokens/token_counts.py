@@ -148,9 +148,14 @@ def _fast_tokenizer(path: str) -> Tokenizer:
 def _chat_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
+    # Imported here: they import torch, and a worker that counts words needs none.
+    from tunetrail.learning.load_errors import naming_broken_model
     from tunetrail.learning.tokens.templates import prepare_template
 
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    with naming_broken_model(path):
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
     prepare_template(tokenizer, path)
     return tokenizer
 
