@@ -1,16 +1,18 @@
 """The driver of a sweep: hands jobs to a launcher until none is left, whatever becomes of them."""
 
+import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Self
+from typing import Any, Self
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
 from tunetrail.config import SearchConfig, TrainRequest, checked_session_ids
 from tunetrail.errors import SweepError, TunetrailError, UserError, one_line
+from tunetrail.pipeline.run_settings import leaves, plain_settings
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.run_tags import SWEEP_TAG
 from tunetrail.stores.tracking import TrackedRun, Tracker, shown_uri
@@ -74,7 +76,13 @@ class SweepDriver:
             f"sweep {names}", tags={SWEEP_TAG: shown_uri(" ".join(public))}
         )
         study = SweepStudy.create(
-            manager, run.run_id, objectives, search=search, space=space, overrides=public
+            manager,
+            run.run_id,
+            objectives,
+            search=search,
+            space=space,
+            overrides=public,
+            settings=_shared_settings(request),
         )
         return cls(manager, request, run, study)
 
@@ -82,6 +90,7 @@ class SweepDriver:
     def reopen(cls, manager: DatabaseManager, request: TrainRequest, run_id: str) -> Self:
         """Open the run and the study of a sweep whose driver has ended."""
         study = SweepStudy.open(manager, run_id)
+        _warn_of_changes(study.plan.settings, request)
         run = Tracker(request.tracking).run(run_id)
         run.reopen()
         return cls(manager, request, run, study)
@@ -180,6 +189,34 @@ class SweepDriver:
                         "Wait until it has ended, or stop it."
                     )
                 time.sleep(_POLL_SECONDS)
+
+
+def _shared_settings(request: TrainRequest) -> dict[str, Any]:
+    """Return what the first job is composed of, by key, without the places of stores and files."""
+    plain = plain_settings(request, "")
+    for name in ("database", "tracking", "model_dir", "output_dir", "sweep"):
+        plain.pop(name)
+    values: dict[str, Any] = json.loads(json.dumps(dict(leaves(plain)), default=str))
+    return values
+
+
+def _warn_of_changes(before: Mapping[str, Any], request: TrainRequest) -> None:
+    """Say which settings differ from those that a sweep began with.
+
+    A sweep keeps its overrides. The files of conf/ and experiments/ may have been edited since.
+    """
+    now = _shared_settings(request)
+    changes = [
+        f"{key} was {before[key]}, is {value}"
+        for key, value in now.items()
+        if key in before and before[key] != value
+    ]
+    if changes:
+        logger.warning(
+            "the files that the sweep was composed of have changed: %s; jobs that have not begun "
+            "get the new values",
+            ", ".join(changes),
+        )
 
 
 def _is_public(argument: str) -> bool:

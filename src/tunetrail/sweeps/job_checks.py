@@ -11,8 +11,11 @@ from tunetrail.pipeline.requests import (
 from tunetrail.pipeline.trainer_checks import check_callbacks, check_devices
 from tunetrail.stores.database import DatabaseManager
 
-_SAME_FOR_ALL = ("session_id", "model_type", "database", "tracking", "split", "sweep")
-"""What all jobs share: otherwise their objectives would be of different rows."""
+_SAME_FOR_ALL = (
+    *("session_id", "model_type", "database", "tracking", "split", "sweep"),
+    "model_dir",
+)
+"""What all jobs share: their objectives are of the same rows, and one of them becomes root."""
 
 
 def check_same(first: TrainRequest, request: TrainRequest) -> None:
@@ -22,7 +25,7 @@ def check_same(first: TrainRequest, request: TrainRequest) -> None:
             # Without the values, which may hold passwords.
             raise ConfigError(
                 f"{name} must be the same for all jobs of a sweep, which are compared on the same "
-                "rows. Start a sweep for each value."
+                "rows to find one model. Start a sweep for each value."
             )
 
 

@@ -58,6 +58,7 @@ class SweepStudy:
         search: SearchConfig,
         space: SearchSpace,
         overrides: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
     ) -> Self:
         """Make the study of a new sweep, without jobs.
 
@@ -68,9 +69,14 @@ class SweepStudy:
             search: How combinations are chosen and jobs are pruned.
             space: The parameters that vary.
             overrides: What the sweep was started with, without passwords.
+            settings: What the first job was composed of, by key.
         """
         plan = SweepPlan(
-            objectives=tuple(objectives), search=search, space=space, overrides=tuple(overrides)
+            objectives=tuple(objectives),
+            search=search,
+            space=space,
+            overrides=tuple(overrides),
+            settings=settings or {},
         )
         directions = [goal.direction for goal in objectives]
         study = optuna.create_study(

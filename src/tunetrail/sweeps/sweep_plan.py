@@ -33,12 +33,14 @@ class SweepPlan:
         search: How combinations are chosen and jobs are pruned.
         space: The parameters that vary.
         overrides: What the sweep was started with, without passwords.
+        settings: What the first job was composed of, by key; empty for sweeps of older versions.
     """
 
     objectives: tuple[Objective, ...]
     search: SearchConfig
     space: SearchSpace
     overrides: tuple[str, ...]
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
@@ -47,6 +49,7 @@ class SweepPlan:
             "search": dataclasses.asdict(self.search),
             "space": self.space.to_plain(),
             "overrides": list(self.overrides),
+            "settings": dict(self.settings),
         }
 
     @classmethod
@@ -57,4 +60,5 @@ class SweepPlan:
             search=SearchConfig(**plain["search"]),
             space=SearchSpace.from_plain(plain["space"]),
             overrides=tuple(plain["overrides"]),
+            settings=plain.get("settings", {}),
         )

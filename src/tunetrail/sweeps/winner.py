@@ -103,7 +103,10 @@ def _let_go_on(
 
     logger.info("%s, goes on to the test rows", decision.sentence)
     node = ModelTrainingNode(NodeConfig(settings=settings), manager)
-    results = node.resume(best.mlflow_run_id, selection=decision.sentence)
+    # `tunetrail resume SWEEP model_dir=...` names another folder than the job began with.
+    results = node.resume(
+        best.mlflow_run_id, selection=decision.sentence, model_dir=settings.model_dir
+    )
     return replace(decision, results=results, report=node.report)
 
 
