@@ -34,8 +34,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from tunetrail.errors import ConfigError, DatabaseError
 from tunetrail.locks import file_lock
 from tunetrail.paths import private_file
+from tunetrail.stores.damaged_values import naming_damage
 from tunetrail.stores.failures import readable_failures, shown
-from tunetrail.stores.tables import Base
+from tunetrail.stores.tables import Base, SessionRow
 
 HEAD_REVISION = "0011"
 """The newest revision in migrations/versions; a database at it opens without importing Alembic."""
@@ -76,7 +77,7 @@ class DatabaseConnection:
         """
         with readable_failures(self.url):
             engine = self._ready_engine()
-            with engine.begin() as connection:
+            with engine.begin() as connection, naming_damage(connection, shown(self.url)):
                 yield connection
 
     @contextmanager
@@ -90,7 +91,8 @@ class DatabaseConnection:
         """
         with readable_failures(self.url):
             if not self.is_missing():
-                with self._ready_engine().begin() as connection:
+                engine = self._ready_engine()
+                with engine.begin() as connection, naming_damage(connection, shown(self.url)):
                     yield connection
                 return
 
@@ -272,7 +274,19 @@ def _migrate(engine: Engine) -> None:
         if connection.dialect.name == "postgresql":
             # Held until the commit: the next process then finds the migration done.
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        _check_origin(connection)
         _upgrade(connection)
+
+
+def _check_origin(connection: Connection) -> None:
+    """Raise `DatabaseError` if there are tables, and nothing tells which version made them."""
+    has_tables = sqlalchemy.inspect(connection).has_table(SessionRow.__tablename__)
+    if has_tables and _revision(connection) is None:
+        raise DatabaseError(
+            f"The database {shown(connection.engine.url)} has tables, but its table "
+            f"{VERSION_TABLE} doesn't say which version made them: its row was removed. Restore "
+            f"the database from a copy, or write the revision there, such as {HEAD_REVISION}."
+        )
 
 
 def _revision(connection: Connection) -> str | None:

@@ -244,7 +244,7 @@ def _training_run(row: Mapping[Any, Any], session_ids: Sequence[str]) -> Trainin
         session_id=row["session_id"],
         session_ids=tuple(session_ids),
         model_type=row["model_type"],
-        state=RunState(row["state"]),
+        state=_state_of(row),
         reason=row["reason"],
         started_by=row["started_by"],
         mlflow_run_id=row["mlflow_run_id"],
@@ -253,6 +253,16 @@ def _training_run(row: Mapping[Any, Any], session_ids: Sequence[str]) -> Trainin
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )
+
+
+def _state_of(row: Mapping[Any, Any]) -> RunState:
+    try:
+        return RunState(row["state"])
+    except ValueError as error:
+        raise DatabaseError(
+            f"training_runs, row {row['id']}: state must be one of {', '.join(RunState)}, got "
+            f"{row['state']!r:.60}. Another version or program wrote it; correct the value."
+        ) from error
 
 
 def mark_interrupted_runs(database: DatabaseConnection) -> list[TrainingRun]:
