@@ -125,14 +125,15 @@ def _check_numbers(path: Path, config: Any, limits: Mapping[str, int]) -> None:
     """
     for name, limit in limits.items():
         value = config.get(name)
-        if value is None:
-            continue
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 1 <= value <= limit:
-            raise BrokenModelError(
-                f"{path}: {name} must be a number from 1 to {limit:.0e}, got {value!r:.40}. "
-                "Download the model again, or choose another one."
-            )
+        # Some models have another width in each layer.
+        values = value if isinstance(value, list) else [value]
+        for number in values:
+            is_number = isinstance(number, int | float) and not isinstance(number, bool)
+            if number is not None and not (is_number and 1 <= number <= limit):
+                raise BrokenModelError(
+                    f"{path}: {name} must be a number from 1 to {limit:.0e}, got {number!r:.40}. "
+                    "Download the model again, or choose another one."
+                )
 
 
 def _check_module(path: Path, module: Any) -> None:
