@@ -63,7 +63,7 @@ def pickle_by_another_name(folder: Path) -> None:
         ),
         (
             lambda folder: changed(folder, "config.json", num_hidden_layers=1_000_000),
-            r"config\.json: num_hidden_layers must be a number from 1 to 2e\+03, got 1000000",
+            r"config\.json: num_hidden_layers must be a number from 1 to 2,000, got 1000000",
         ),
         (
             lambda folder: changed(folder, "config.json", hidden_size="64"),

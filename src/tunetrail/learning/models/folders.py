@@ -131,7 +131,7 @@ def _check_numbers(path: Path, config: Any, limits: Mapping[str, int]) -> None:
             is_number = isinstance(number, int | float) and not isinstance(number, bool)
             if number is not None and not (is_number and 1 <= number <= limit):
                 raise BrokenModelError(
-                    f"{path}: {name} must be a number from 1 to {limit:.0e}, got {number!r:.40}. "
+                    f"{path}: {name} must be a number from 1 to {limit:,}, got {number!r:.40}. "
                     "Download the model again, or choose another one."
                 )
 
