@@ -139,6 +139,9 @@ class Extension:
             loaded = self._checked(self.entry_point.load())
         # The import runs the package's own code, which may raise anything, or try to exit.
         except (Exception, SystemExit) as error:
+            # The command line ends with 128 + n after signal n: nothing is wrong with the package.
+            if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128:
+                raise
             reason = str(error) if isinstance(error, ConfigError) else one_line(error)
             raise ConfigError(
                 f"the {self.point.noun} {self.name!r} of the package {self.package} {self.version} "

@@ -165,6 +165,13 @@ def test_a_broken_extension_is_named_with_its_package_and_its_error(
         EmbeddingConfig(loss=name)
 
 
+def test_a_signal_during_an_import_ends_the_command(install: Install) -> None:
+    install("import sys; sys.exit(143)", losses={"focal": "FOCAL"})
+
+    with pytest.raises(SystemExit, match="143"):
+        EmbeddingConfig(loss="focal")
+
+
 def test_every_kind_of_extension_has_a_record_and_knows_our_own_names() -> None:
     ours = {
         "tunetrail.metrics": "ndcg_at_10",
