@@ -6,7 +6,8 @@ dataclass itself refuses.
 
 import dataclasses
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 from tunetrail.config.argument_types import check_type
@@ -38,8 +39,17 @@ def options_of(extension: Any, key: str, options: Options) -> Any:
     return typed_options(own_key, extension.options_class, values)
 
 
-def typed_options(key: str, options_class: type[Any], values: Mapping[str, Any]) -> Any:
-    """Return an object of a dataclass with the values; see `options_of`."""
+def typed_options(
+    key: str, options_class: type[Any], values: Mapping[str, Any], defaults: Any = None
+) -> Any:
+    """Return an object of a dataclass with the values; see `options_of`.
+
+    Args:
+        key: Key of the options.
+        options_class: The dataclass.
+        values: The options that are set.
+        defaults: An object with the other ones; None for the defaults of the dataclass.
+    """
     check(isinstance(values, Mapping), key, "a mapping of options to values", values)
     hints = typing.get_type_hints(options_class)
     fields = {field.name: field for field in dataclasses.fields(options_class)}
@@ -51,16 +61,20 @@ def typed_options(key: str, options_class: type[Any], values: Mapping[str, Any])
 
         hint = hints[name]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            arguments[name] = typed_options(own_key, hint, value)
+            # A section within may have other defaults than its class.
+            factory = fields[name].default_factory
+            section = None if factory is dataclasses.MISSING else factory()
+            arguments[name] = typed_options(own_key, hint, value, section)
         else:
             check_type(own_key, value, hint)
             arguments[name] = value
 
     for name, field in fields.items():
         has_default = (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
-        if name not in arguments and not has_default:
+        if name not in arguments and not has_default and defaults is None:
             raise ConfigError(f"{key}.{name} must be given, since it has no default.")
-    return _built(key, options_class, arguments)
+    build = options_class if defaults is None else partial(dataclasses.replace, defaults)
+    return _built(key, options_class, build, arguments)
 
 
 def check_names(
@@ -102,9 +116,11 @@ def _unknown(key: str, name: str, known: Collection[str]) -> str:
     return f"there is no key {key}.{suggestion} Known here: {', '.join(known)}."
 
 
-def _built(key: str, options_class: type[Any], arguments: Mapping[str, Any]) -> Any:
+def _built(
+    key: str, options_class: type[Any], build: Callable[..., Any], arguments: Mapping[str, Any]
+) -> Any:
     try:
-        options = options_class(**arguments)
+        options = build(**arguments)
     # What the package's own check raises is its own affair.
     except Exception as error:
         message = " ".join(str(error).split())
