@@ -144,7 +144,7 @@ def test_repro_names_what_differs(
 BAD_WORDS = [
     (("repro",), "repro takes the id of one run, got none"),
     (("repro", "a", "b"), "repro takes the id of one run, got a, b"),
-    (("repro", "--jsn", "a"), "repro has no option --jsn; it has --force and --json"),
+    (("repro", "--jsn", "a"), "repro has no option --jsn; it has --force, --json and --quiet"),
     (("repro", "a", "seed=3"), "the configuration that it began with, got seed=3"),
     (("repro", "../a"), "RUN_ID must"),
     (("repro", "f" * 32), "RUN_ID must be the id of a run"),

@@ -374,7 +374,7 @@ def test_rows_that_teach_the_wrong_thing_are_not_learnt_and_end_with_two(
 @pytest.mark.parametrize(
     ("rows", "kind"),
     [
-        ([{"text": f"row {n}", "timestamp": f"{n + 1:02}.03.2026"} for n in range(20)], "llm"),
+        ([{"text": f"row {n}", "timestamp": f"{n + 1:02}/03/2026 soon"} for n in range(20)], "llm"),
         ([{"text": n} for n in range(20)], "embedding"),
         (
             [{"messages": [{"role": "user", "content": f"Hi {n}"}]} for n in range(20)],

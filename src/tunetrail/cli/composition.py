@@ -43,11 +43,14 @@ def register_schema() -> dict[str, bool]:
 
     The names of groups are text keys, too: an experiment may be called 2026_11_24.
     """
+    from hydra.core.config_store import ConfigStore
+
     from tunetrail.cli.text_values import TypedFileSource, text_keys
 
     keys = text_keys(TrainRequest) | dict.fromkeys(groups(), True)
     TypedFileSource.keys = keys
     _register_once()
+    _store_extensions(ConfigStore.instance())
     return keys
 
 
@@ -66,7 +69,6 @@ def _register_once() -> None:
     register_launchers()
     register_sweeper()
     ConfigStore.instance().store(name="train_schema", node=TrainRequest)
-    _store_extensions(ConfigStore.instance())
     OmegaConf.register_new_resolver("tunetrail.name", _shown_sessions, replace=True)
 
 

@@ -15,6 +15,8 @@ from tunetrail.errors import UserError
 from tunetrail.verbosity import WARNINGS, saying
 
 _JSON, _QUIET = "--json", "--quiet"
+COMMON_OPTIONS = (_JSON, _QUIET)
+"""The options that every command has."""
 _INTERNAL = ("job", "complete")
 """Commands that programs call: what they print is for these programs."""
 _JSON_STREAM: ContextVar[TextIO | None] = ContextVar("json_stream", default=None)
@@ -28,7 +30,7 @@ HELP = [
 
 def options_last(words: Sequence[str]) -> list[str]:
     """Return the words of the command line with both options after the command."""
-    leading = list(itertools.takewhile((_JSON, _QUIET).__contains__, words))
+    leading = list(itertools.takewhile(COMMON_OPTIONS.__contains__, words))
     return [*words[len(leading) :], *leading]
 
 

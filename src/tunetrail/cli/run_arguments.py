@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tunetrail.cli.output import COMMON_OPTIONS
 from tunetrail.errors import ConfigError, UserError
 
 
@@ -22,7 +23,7 @@ def read_run_arguments(
     Args:
         command: Name of the command.
         arguments: Its arguments.
-        options: The options that it has.
+        options: The options that it has, besides those of every command.
         changeable: The sections and keys that its overrides may set, as everything else stays what
             the run began with.
 
@@ -38,8 +39,10 @@ def read_run_arguments(
 
     for option in chosen_options:
         if option not in options:
+            *first_options, last_option = [*options, *COMMON_OPTIONS]
             raise UserError(
-                f"{command} has no option {option}; it has {' and '.join(options)}. "
+                f"{command} has no option {option}; "
+                f"it has {', '.join(first_options)} and {last_option}. "
                 f"See `tunetrail {command} --help`."
             )
 

@@ -16,7 +16,7 @@ def test_resume_help_tells_what_it_takes(call_main: CallMain) -> None:
     [
         (("a", "b"), "resume takes the id of one run or --last, got a, b"),
         (("a", "--last"), "resume takes the id of one run or --last, got a, --last"),
-        (("a", "-m"), "resume has no option -m; it has --force and --last"),
+        (("a", "-m"), "resume has no option -m; it has --force, --last, --json and --quiet"),
         (
             ("a", "embedding.training.num_epochs=9"),
             "with the configuration that it began with, got embedding.training",

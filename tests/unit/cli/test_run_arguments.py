@@ -20,7 +20,11 @@ def test_arguments_are_told_apart_in_any_order() -> None:
 @pytest.mark.parametrize(
     ("argument", "error", "message"),
     [
-        ("--forse", UserError, r"repeat has no option --forse; it has --force\. See `tunetrail re"),
+        (
+            "--forse",
+            UserError,
+            r"repeat has no option --forse; it has --force, --json and --quiet\. See",
+        ),
         ("seed=3", ConfigError, r"that it began with, got seed=3\. Only these .*: database, track"),
         ("+seed=3", ConfigError, r"got \+seed=3"),
         ("databases.url=x", ConfigError, r"got databases\.url=x"),

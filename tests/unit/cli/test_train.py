@@ -326,7 +326,7 @@ def test_train_trains_what_there_are_samples_of_and_says_so(
             "embedding.model must be a local folder, a hub id owner/name or one of minilm",
         ),
         ("minlm", 2, "got 'minlm'. Did you mean 'minilm'?"),
-        (".", 1, "must hold config.json or modules.json"),
+        (".", 2, "must hold config.json or modules.json"),
     ],
 )
 def test_train_tells_what_was_tried_for_a_model_that_is_not_there(

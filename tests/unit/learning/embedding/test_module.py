@@ -7,7 +7,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from tunetrail.config import TrainingConfig
-from tunetrail.errors import ModelError
+from tunetrail.errors import BrokenModelError, ModelError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
 from tunetrail.learning.fitting import fit, optimization_settings
@@ -100,7 +100,7 @@ def test_load_refuses_pickled_weights(tiny_embedding_model: str, tmp_path: Path)
     model.save_pretrained(str(tmp_path), create_model_card=False)
     (tmp_path / "model.safetensors").unlink()
     torch.save(model[0].auto_model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(BrokenModelError, match=r"no file named model\.safetensors"):
         load_embedding_model(str(tmp_path))
 
 
