@@ -23,7 +23,7 @@ def read_run_arguments(
     Args:
         command: Name of the command.
         arguments: Its arguments.
-        options: The options that it has, besides those of every command.
+        options: Its own options; every command has `COMMON_OPTIONS`, too.
         changeable: The sections and keys that its overrides may set, as everything else stays what
             the run began with.
 

@@ -302,7 +302,7 @@ def sessions(database: str) -> int:
 
 
 def _kinds_of(summaries: Sequence[SessionSummary]) -> list[str]:
-    """Return the kinds of samples, with those of packages of which a session has samples."""
+    """Return the kinds of samples, and the kinds of packages of which a session has samples."""
     names = list(map(str, sample_kinds()))
     for summary in summaries:
         names += summary.samples

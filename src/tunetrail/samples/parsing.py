@@ -250,7 +250,7 @@ class _Layout:
         checks: The known columns, each with the function that checks and converts its value.
         unknown: The columns that become metadata.
         misspelling: The error of a column that seems to be misspelt, or an empty string.
-        is_content_only: Whether all columns are those of the shape.
+        is_content_only: Whether the row has the columns of the shape and no others.
     """
 
     shape: SampleShape

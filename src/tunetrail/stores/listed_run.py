@@ -28,7 +28,7 @@ class ListedRun:
         artifact_uri: Where its artifacts are.
         params: Its parameters.
         metrics: The last value of each metric.
-        tags: Its tags, without those of MLflow.
+        tags: Its tags, without MLflow's own.
     """
 
     run_id: str

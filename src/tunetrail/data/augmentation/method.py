@@ -1,4 +1,4 @@
-"""What a method of augmentation is: one record each, for our own and for those of packages."""
+"""What a method of augmentation is: one record each, ours and those that packages bring."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

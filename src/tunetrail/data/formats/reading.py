@@ -172,7 +172,7 @@ def position_unit(source: str) -> str:
 
 
 def _files(source: str | Path) -> SourceFiles:
-    """Return the files of a source, in our own formats and in those of installed packages."""
+    """Return the files of a source, in our own formats and in the formats of installed packages."""
     suffixes = [*_FORMATS, *_installed_suffixes()]
     return find_files(
         str(source), suffixes, is_binary=lambda suffix: not _format_of(suffix).is_text

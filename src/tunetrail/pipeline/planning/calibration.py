@@ -77,7 +77,7 @@ class Calibration:
         device = computing_device(self.settings.trainer)
         collect_memory(device)
 
-        # Bars and lines would be those of a training that nobody has started.
+        # Its bars and lines would speak of a training that nobody has started.
         with (
             scratch_folder() as folder,
             changed_environment({VARIABLE: str(WARNINGS)}),
@@ -227,7 +227,7 @@ class Calibration:
 
 
 def calibrated_rows(train: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return at most so many train rows: a batch of the longest, which need the most memory.
+    """Return at most `count` train rows: a batch of the longest, which need the most memory.
 
     The others are evenly spaced. In the end, tokens are timed and not rows, so that the longest
     make no estimate longer.
@@ -242,7 +242,7 @@ def calibrated_rows(train: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def evenly_spaced(rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return at most so many rows, evenly spaced, in their order."""
+    """Return at most `count` rows, evenly spaced, in their order."""
     if len(rows) <= count:
         return rows
     return rows.iloc[np.linspace(0, len(rows) - 1, count).round().astype(int)]

@@ -161,12 +161,14 @@ class FamilyPlanner:
     ) -> tuple[Workload, Speeds]:
         """Count what is computed, and time a little of it."""
         settings, split = self.settings, prepared.split
+        training = values.applied_to(self.family.section(settings).training)
+
         documents = corpus_documents(settings.evaluation, settings.cleaning)
         corpus = self.family.corpus_rows(
             settings, split.train, split.validation, documents=documents
         )
         validation_corpus = self.family.validation_corpus(settings, split.train, split.validation)
-        training = values.applied_to(self.family.section(settings).training)
+
         work = count_work(
             settings,
             training,
@@ -175,6 +177,7 @@ class FamilyPlanner:
             validation_corpus,
             base_remembers=self.family.remembering is not None,
         )
+
         calibration = Calibration(
             family=self.family,
             settings=settings,
@@ -204,17 +207,20 @@ class FamilyPlanner:
         """Return what the estimate takes for granted, a sentence each."""
         settings, training = self.settings, self.family.section(self.settings).training
         sentences = ["nothing ends the training early, and the machine is as busy as now"]
+
         ranks = rank_count(settings.trainer)
         if ranks > 1:
             sentences.append(
-                f"timed on one device: the {ranks} devices of the training share the steps"
+                f"all is timed on one device: the {ranks} devices of the training take less time"
             )
+
         if settings.augmentation.methods:
             sentences.append("augmentation adds as many rows as it may; writing them isn't timed")
         if settings.feature_engineering.hard_negatives.enabled:
             sentences.append("mined negatives are as long as the positives; mining isn't timed")
         if self.family.further_shapes(settings):
             sentences.append(f"rows of {self.family.name}.also_train aren't counted")
+
         if settings.replay:
             sentences.append("replayed rows are as long as the session's own")
         if training.batch_size == AUTO:
@@ -223,4 +229,5 @@ class FamilyPlanner:
             sentences.append("test rows of earlier sessions and of a general file aren't counted")
         if self.family.add_answers is not None and settings.evaluation.generation.rows:
             sentences.append("each written answer is as long as allowed")
+
         return sentences

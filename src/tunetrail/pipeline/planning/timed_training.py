@@ -62,7 +62,7 @@ class TimedTraining:
         clock: When its metrics came.
         ended: When it had ended, in seconds.
         counted_tokens: Tokens of its rows, as the preparation counts them.
-        validated_tokens: Tokens of the rows of its validation, those of the ranked ones included.
+        validated_tokens: Tokens of all rows of its validation, ranked rows included.
         checkpoint_bytes: Size of its largest checkpoint.
     """
 

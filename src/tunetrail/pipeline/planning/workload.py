@@ -44,7 +44,7 @@ class Workload:
         steps_per_epoch: Optimizer steps of an epoch.
         steps: Optimizer steps of the training, if nothing ends it early.
         validations: Validations of the training.
-        validation_tokens: Tokens that a validation scores, those of the ranked rows included.
+        validation_tokens: Tokens that a validation scores, ranked rows included.
         test_tokens: Tokens that the evaluation scores with each model, the ranked ones included.
         folds: The folds that are trained.
         all_folds: Folds of the cut, of which `cross_validation.max_cost` may allow fewer.
