@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import TextIO
 
 from tunetrail.errors import ConfigError
 
@@ -141,7 +142,13 @@ def changed_environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 def is_notebook() -> bool:
     """Tell whether this is a Jupyter kernel, which shows all streams in the cell's output."""
-    return type(sys.stderr).__module__.startswith("ipykernel.")
+    return type(_behind_bar(sys.stderr)).__module__.startswith("ipykernel.")
+
+
+def _behind_bar(stream: TextIO) -> TextIO:
+    """Return the stream itself: while a bar of rich is shown, a proxy prints above the bar."""
+    proxied: TextIO = getattr(stream, "rich_proxied_file", stream)
+    return proxied
 
 
 class _PrintedLines(logging.Handler):
@@ -152,8 +159,9 @@ class _PrintedLines(logging.Handler):
         if logging.getLogger("tunetrail").propagate and logging.root.handlers:
             return
         try:
-            # A notebook shows stderr as if it were an error.
-            print(self.format(record), file=sys.stdout if is_notebook() else sys.stderr, flush=True)
+            # A notebook shows stderr as if it were an error, and the bar is on stderr.
+            stream = _behind_bar(sys.stdout) if is_notebook() else sys.stderr
+            print(self.format(record), file=stream, flush=True)
         except Exception:
             self.handleError(record)
 

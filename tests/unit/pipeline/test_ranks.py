@@ -28,7 +28,7 @@ from tunetrail.config import (
 )
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.data.rows import records_of
-from tunetrail.errors import ConfigError, TrainingError
+from tunetrail.errors import BrokenModelError, ConfigError, TrainingError
 from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.jobs import run_fit_job
 from tunetrail.pipeline.run_files import read_rows
@@ -195,7 +195,15 @@ def test_the_error_of_a_rank_is_that_of_the_training(settings: Settings, tmp_pat
     job["start"] = str(tmp_path / "nowhere")
     (folder / "job.json").write_text(json.dumps(job))
 
-    with pytest.raises(TrainingError, match=r"^rank [01] failed: \w+: .*nowhere"):
+    with pytest.raises(BrokenModelError, match=r"/nowhere can't be loaded"):
+        run_fit_job(folder)
+
+
+def test_an_error_of_a_library_names_the_rank(settings: Settings, tmp_path: Path) -> None:
+    folder = write_job(tmp_path / "fit", settings)
+    (folder / "checkpoints").write_text("a file where a folder has to be")
+
+    with pytest.raises(TrainingError, match=r"^rank [01] failed: \w+: .*checkpoints"):
         run_fit_job(folder)
 
 
