@@ -21,7 +21,7 @@ MAKEFILE = REPOSITORY / "Makefile"
 
 
 def write_samples(folder: Path) -> None:
-    # tickets.csv, as the tutorial's reader makes it
+    # support.csv, as the tutorial's reader makes it
     (snippet,) = blocks("python", REPOSITORY / "docs/tutorial.md")
     exec(compile(snippet, "tutorial.md", "exec"), {})  # noqa: S102 - our own text
     words = ["river", "stone", "cloud", "paper", "engine", "garden", "silver", "window"]
