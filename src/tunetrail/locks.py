@@ -42,6 +42,7 @@ def file_lock(
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    process = os.getpid()
 
     def try_to_lock() -> bool:
         try:
@@ -60,6 +61,9 @@ def file_lock(
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        # A process that was forked meanwhile has the file open as well, which would keep the lock.
+        if os.getpid() == process:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

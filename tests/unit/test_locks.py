@@ -1,5 +1,8 @@
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,19 @@ def test_file_lock_says_what_it_waits_for_and_gives_up(
         assert late.value.exit_code == 1
         assert f"waiting for {lock}, held by process {holder.pid}" in caplog.text
         holder.kill()
+
+
+def test_a_process_forked_meanwhile_does_not_keep_the_lock(tmp_path: Path) -> None:
+    with file_lock(tmp_path / "lock"):
+        child = os.fork()
+        if child == 0:
+            # Lives on with its copy of the open file.
+            time.sleep(60)
+            os._exit(0)
+
+    try:
+        with file_lock(tmp_path / "lock", most_seconds=5.0):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
