@@ -250,8 +250,6 @@ def test_spool_takes_all_of_an_append_or_nothing(
 def test_a_forked_process_has_ids_and_a_spool_of_its_own(database: str) -> None:
     session = Session("s1", "embedding", database)
     first = log_pairs(session, 5)
-    # SQLite itself doesn't bear a fork while another thread is in one of its calls.
-    assert session.close()
 
     child = os.fork()
     if child == 0:

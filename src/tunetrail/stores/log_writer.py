@@ -30,6 +30,8 @@ _SECONDS_BETWEEN_LEFTOVERS = 60.0
 _IDLE_SECONDS = 30.0
 """After that long without entries the thread ends; the next entry starts another one."""
 _SECONDS_AT_EXIT = 5.0
+_SECONDS_BEFORE_FORK = 1.0
+"""How long a fork waits for a delivery, since SQLite's own locks would stay held in the child."""
 _log = logging.getLogger("tunetrail.session")
 
 
@@ -68,10 +70,23 @@ class LogWriter:
         self._changed = threading.Condition()
         # Held while entries leave memory, so that they stay in order.
         self._moving = threading.Lock()
+        # Held while the database is at work, so that no fork comes in between.
+        self._delivering = threading.Lock()
+        self._is_held_for_fork = False
         self._thread: threading.Thread | None = None
         self._is_hurried = False
         self._is_away = self._is_disk_away = self._has_dropped = False
         self._dropped_before = 0
+
+    def hold_for_fork(self) -> None:
+        """Wait for the end of a delivery, and let no other begin until the fork is done."""
+        self._is_held_for_fork = self._delivering.acquire(timeout=_SECONDS_BEFORE_FORK)
+
+    def go_on_after_fork(self) -> None:
+        """Deliver again, in the process that has forked."""
+        if self._is_held_for_fork:
+            self._is_held_for_fork = False
+            self._delivering.release()
 
     def begin_after_fork(self) -> None:
         """Begin in a new process; what waited in the old one is delivered there."""
@@ -237,7 +252,8 @@ class LogWriter:
     def _try(self, work: Callable[[], object]) -> bool:
         """Do some work with the database; say once that it is away, and once that it is back."""
         try:
-            work()
+            with self._delivering:
+                work()
         # Whatever it is: without this thread, nothing would be delivered any more.
         except Exception as error:
             if not self._is_away:
@@ -253,9 +269,14 @@ class LogWriter:
 _writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
 
 
-def _begin_all_after_fork() -> None:
-    for writer in list(_writers):
-        writer.begin_after_fork()
+def _of_all_writers(action: Callable[[LogWriter], None]) -> Callable[[], None]:
+    """Return a function that takes the action with each writer of this process."""
+
+    def act() -> None:
+        for writer in list(_writers):
+            action(writer)
+
+    return act
 
 
 def _close_all() -> None:
@@ -265,4 +286,8 @@ def _close_all() -> None:
 
 
 atexit.register(_close_all)
-os.register_at_fork(after_in_child=_begin_all_after_fork)
+os.register_at_fork(
+    before=_of_all_writers(LogWriter.hold_for_fork),
+    after_in_parent=_of_all_writers(LogWriter.go_on_after_fork),
+    after_in_child=_of_all_writers(LogWriter.begin_after_fork),
+)
