@@ -3,11 +3,13 @@
 import contextlib
 import sqlite3
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from tunetrail.paths import sqlite_file
+from tunetrail.stores.quick_sqlite import open_read_only
 
 _STATEMENT = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'root'"
+_SECONDS = 20
+"""How long a lock is waited for."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,14 @@ def quick_alias(uri: str, name: str) -> Alias | None:
     if file is None or not file.is_file():
         return None
     try:
-        address = f"file:{quote(str(file))}?mode=ro"
-        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=20)) as connection:
-            row = connection.execute(_STATEMENT, (name,)).fetchone()
+        with contextlib.closing(open_read_only(file, _SECONDS)) as connection:
+            return Alias(root_version_in(connection, name))
     # A later MLflow may keep aliases elsewhere.
     except sqlite3.Error:
         return None
-    return Alias(None if row is None else str(row[0]))
+
+
+def root_version_in(connection: sqlite3.Connection, name: str) -> str | None:
+    """Return the version of a registered model that is root in MLflow's database, or None."""
+    row = connection.execute(_STATEMENT, (name,)).fetchone()
+    return None if row is None else str(row[0])

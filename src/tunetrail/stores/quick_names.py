@@ -6,9 +6,9 @@ Whatever goes wrong, there are no names: a Tab key is no place for an error.
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from urllib.parse import quote
 
 from tunetrail.paths import sqlite_file
+from tunetrail.stores.quick_sqlite import open_read_only
 
 _MOST = 200
 _SECONDS = 1
@@ -54,8 +54,7 @@ def quick_names(url: str, kind: str) -> list[tuple[str, str]]:
 def _connection(url: str) -> Iterator["sqlite3.Connection"]:
     file = sqlite_file(url)
     if file is not None:
-        address = f"file:{quote(str(file))}?mode=ro"
-        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=_SECONDS)) as database:
+        with contextlib.closing(open_read_only(file, _SECONDS)) as database:
             yield database
         return
 

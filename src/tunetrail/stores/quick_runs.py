@@ -5,12 +5,14 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from tunetrail.paths import sqlite_file
 from tunetrail.stores.listed_run import ListedRun
 from tunetrail.stores.moved_stores import FOLDER_TAG
+from tunetrail.stores.quick_alias import root_version_in
+from tunetrail.stores.quick_sqlite import open_read_only
 from tunetrail.stores.run_tags import SWEEP_TAG, TRAINING_RUN_TAG
 
 NAMED_VERSION = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
@@ -27,7 +29,6 @@ _OF_ALIAS = (
     "SELECT v.run_id FROM model_versions v JOIN registered_model_aliases a "
     "ON a.name = v.name AND a.version = v.version WHERE a.name = ? AND a.alias = ?"
 )
-_ROOT = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'root'"
 
 
 class QuickRuns:
@@ -47,9 +48,7 @@ class QuickRuns:
         if file is None or not file.is_file():
             return None
         try:
-            address = f"file:{quote(str(file))}?mode=ro"
-            connection = sqlite3.connect(address, uri=True, timeout=_SECONDS)
-            runs = cls(connection)
+            runs = cls(open_read_only(file, _SECONDS))
             return runs if runs._is_readable(file.parent) else None
         # A later MLflow may keep runs in other tables.
         except sqlite3.Error:
@@ -101,8 +100,7 @@ class QuickRuns:
 
     def root_version(self, name: str) -> str | None:
         """Return the version of a registered model that is root now, or None."""
-        row = self._connection.execute(_ROOT, (name,)).fetchone()
-        return None if row is None else str(row[0])
+        return root_version_in(self._connection, name)
 
     def read_text(self, run: ListedRun, artifact: str) -> str | None:
         """Return a text artifact of a run, or None if the run has none of this path."""

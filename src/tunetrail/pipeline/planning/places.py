@@ -7,7 +7,7 @@ from typing import Any
 
 from tunetrail.config import Settings
 from tunetrail.deployment.export import exported_root
-from tunetrail.paths import shown_uri, sqlite_file
+from tunetrail.paths import is_missing_file, shown_uri
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.plain_values import plain_values
 from tunetrail.stores.database import DatabaseManager
@@ -74,8 +74,7 @@ def _root_version(uri: str, database: DatabaseManager, name: str) -> str | None:
     if alias is not None:
         return alias.version
     # A store that doesn't exist yet has no root, whatever an old ledger says.
-    file = sqlite_file(uri)
-    if file is not None and not file.exists():
+    if is_missing_file(uri):
         return None
     line = root_line(database.ledger_lines(name))
     return None if line is None else line.version
