@@ -2,7 +2,9 @@
 
 import json
 import os
+import resource
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tunetrail.errors import BrokenModelError, SampleError
 from tunetrail.learning.embedding.module import load_embedding_model
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.learning.models.folders import check_model_folder
+from tunetrail.learning.tokens import bounded_rendering
 from tunetrail.learning.tokens.rendering import render_chat
 
 CHAT = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
@@ -163,6 +166,44 @@ def test_a_template_that_reaches_out_is_refused_by_row(language_model: Path, tem
     with pytest.raises(SampleError, match="messages") as caught:
         render_chat(tokenizer, CHAT)
     assert "\n" not in str(caught.value)
+
+
+ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+GROWING = (
+    "{% set text = namespace(value='x') %}"
+    "{% for i in range(40) %}{% set text.value = text.value + text.value %}{% endfor %}"
+)
+LONG = "{% for i in range(99999) %}{{ messages[0].content }} and some more of it{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "rule"),
+    [
+        (ENDLESS, r"must render a conversation within 0\.3 s"),
+        (GROWING, r"must render a conversation within 0\.0625 GiB"),
+        (LONG, r"must write at most 1,0\d\d,\d\d\d characters"),
+        # It takes the short conversation with which a template is tried, and not a longer one.
+        ("{% if messages | length > 3 %}" + ENDLESS + "{% endif %}", r"within 0\.3 s"),
+    ],
+)
+def test_a_template_without_an_end_ends_in_one_line(
+    language_model: Path, monkeypatch: pytest.MonkeyPatch, template: str, rule: str
+) -> None:
+    monkeypatch.setattr(bounded_rendering, "SECONDS", 0.3)
+    monkeypatch.setattr(bounded_rendering, "MEMORY_BYTES", 2**26)
+    (language_model / "chat_template.jinja").write_text(template)
+    limits = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGVTALRM)
+
+    with pytest.raises(BrokenModelError, match=rule) as caught:
+        render_chat(load_tokenizer(str(language_model)), [*CHAT, *CHAT])
+
+    assert str(language_model) in str(caught.value) and "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+    assert (
+        resource.getrlimit(resource.RLIMIT_AS),
+        signal.getsignal(signal.SIGVTALRM),
+    ) == limits
 
 
 def test_weights_of_other_shapes_are_refused(language_model: Path) -> None:

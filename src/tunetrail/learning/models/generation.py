@@ -26,6 +26,7 @@ from transformers import (
 from tunetrail.learning.devices import CPU, placed_on
 from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.language_model.writing import end_tokens_of, left_padded
+from tunetrail.learning.tokens.bounded_rendering import render_template
 from tunetrail.reporting.progress import progress_console
 
 SHOWN_FROM = 200
@@ -131,8 +132,10 @@ class TextWriter:
         question = f"{request.instruction}\n\n{text}"
         if not self.model.tokenizer.chat_template:
             return f"{question}\n\n{request.opening}"
-        rendered = self.model.tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+        rendered = render_template(
+            self.model.tokenizer,
+            [{"role": "user", "content": question}],
+            add_generation_prompt=True,
         )
         return f"{rendered}{request.opening}"
 

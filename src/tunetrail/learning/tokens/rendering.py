@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunetrail.config.language_model import EMPTY, KEEP
 from tunetrail.errors import SampleError
+from tunetrail.learning.tokens.bounded_rendering import render_template
 from tunetrail.learning.tokens.markers import Message, markers_of
 from tunetrail.learning.tokens.rendered_tokens import Span, encode_rendered
 from tunetrail.learning.tokens.templates import PLAIN_TEMPLATE, TEMPLATE_ERRORS
@@ -150,11 +151,11 @@ class _Rendering:
         """Return what the chat template makes of the first messages."""
         template = self._tokenizer.chat_template or PLAIN_TEMPLATE
         try:
-            rendered = self._tokenizer.apply_chat_template(
+            return render_template(
+                self._tokenizer,
                 self._messages[:count],
                 tools=self._tools,
                 chat_template=template if isinstance(template, str) else None,
-                tokenize=False,
                 add_generation_prompt=prompt,
             )
         except TEMPLATE_ERRORS as error:
@@ -162,8 +163,6 @@ class _Rendering:
             raise SampleError(
                 f"messages must have a form in the model's chat template, which says: {reason}."
             ) from error
-
-        return str(rendered)
 
     def prompt(self, index: int) -> str:
         """Return the prompt that is served for the message at an index."""

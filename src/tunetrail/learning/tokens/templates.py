@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
+from tunetrail.learning.tokens.bounded_rendering import render_template
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -35,6 +37,9 @@ def prepare_template(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
     """Give a tokenizer a chat template that every usual conversation has a form in, and say so.
 
     It is saved with the trained model, which is therefore served what it was trained on.
+
+    Raises:
+        BrokenModelError: The template takes too long or writes too much.
     """
     template = tokenizer.chat_template
     if template is None:
@@ -60,14 +65,13 @@ def _takes_system_turns(tokenizer: "PreTrainedTokenizerBase") -> bool:
     ]
 
     try:
-        tokenizer.apply_chat_template(exchange, tokenize=False)
+        render_template(tokenizer, exchange)
     except TEMPLATE_ERRORS:
         # Then it isn't the system turn that the template refuses.
         return True
 
     system = {"role": "system", "content": "instruction"}
     try:
-        rendered = tokenizer.apply_chat_template([system, *exchange], tokenize=False)
-        return "instruction" in str(rendered)
+        return "instruction" in render_template(tokenizer, [system, *exchange])
     except TEMPLATE_ERRORS:
         return False
