@@ -238,7 +238,9 @@ class ModelFamily:
             ConfigError: The rows don't give the metric that is asked for.
         """
         chosen = self.section(settings).training.monitor
-        return choose_monitor(self.monitors, chosen, self.name, shape, validation, corpus)
+        return choose_monitor(
+            self.monitors, chosen, self.name, shape, validation, corpus, settings.evaluation
+        )
 
     def chosen_shapes(self, settings: Settings) -> tuple[str, ...]:
         """Return the shapes of the samples that the settings choose; an empty tuple means all."""

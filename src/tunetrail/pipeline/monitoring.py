@@ -8,7 +8,7 @@ import numpy as np
 
 from tunetrail.config import AUTO, EvaluationConfig
 from tunetrail.errors import ConfigError, did_you_mean
-from tunetrail.evaluation.further_metrics import metrics_of_vectors
+from tunetrail.evaluation.further_metrics import FurtherMetric, metrics_of_vectors
 from tunetrail.evaluation.language_scores import language_scores, preference_scores, verdict_scores
 from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scoring import distinguishing_metrics, score_embedding
@@ -18,30 +18,43 @@ from tunetrail.learning.training.monitored import Monitor
 from tunetrail.learning.training.records import Encode
 
 Record = Mapping[str, Any]
-Monitors = Callable[[str, Sequence[Record], Sequence[Record]], Sequence[Monitor]]
-"""Takes the shape, the validation records and the records that are ranked in addition; returns
-what can be monitored, the primary metric first, nothing if the records are too few."""
+Monitors = Callable[[str, Sequence[Record], Sequence[Record], EvaluationConfig], Sequence[Monitor]]
+"""Takes the shape, the validation records, the records that are ranked in addition, and the
+settings of the evaluation; returns what can be monitored, the primary metric first, nothing if the
+records are too few."""
 MetricNames = Callable[[str, Sequence[Record], EvaluationConfig], Sequence[str]]
 """Takes the shape, two records of it or more, and the settings of the evaluation; returns the names
 of the metrics that records of this kind are scored by, the primary one first."""
 
 
 def embedding_monitors(
-    shape: str, records: Sequence[Record], corpus: Sequence[Record]
+    shape: str, records: Sequence[Record], corpus: Sequence[Record], config: EvaluationConfig
 ) -> list[Monitor]:
     """Return the metrics of the evaluation, computed on the validation records."""
+    metrics = distinguishing_metrics(shape, records, corpus)
+    if not metrics:
+        return []
+
+    # Those of installed packages come last: `auto` takes the first.
+    further = [own for own in metrics_of_vectors(config) if shape in own.metric.shapes]
+    computed_with: dict[str, Sequence[FurtherMetric]] = dict.fromkeys(metrics, ())
+    computed_with |= {own.metric.name: [own] for own in further}
+
     monitors = []
-    for metric in distinguishing_metrics(shape, records, corpus):
-        measure = partial(_measure, metric, shape, records, corpus)
+    for metric, own_metrics in computed_with.items():
+        measure = partial(_measure, metric, own_metrics, shape, records, corpus)
         higher = metric_named(metric).higher_is_better
         monitors.append(Monitor(metric=metric, higher_is_better=higher, measure=measure))
     return monitors
 
 
 def language_model_monitors(
-    shape: str, records: Sequence[Record], corpus: Sequence[Record]
+    shape: str, records: Sequence[Record], corpus: Sequence[Record], config: EvaluationConfig
 ) -> list[Monitor]:
-    """Return the metrics that the module of a language model logs in addition to its loss."""
+    """Return the metrics that the module of a language model logs in addition to its loss.
+
+    Metrics of written answers are none: writing them takes much longer than a validation.
+    """
     if any(map(is_preference, records)):
         accuracies = ("preference_accuracy", "reward_accuracy")
         return [Monitor(metric=name, higher_is_better=True) for name in accuracies]
@@ -90,6 +103,7 @@ def choose_monitor(
     shape: str,
     records: Sequence[Record],
     corpus: Sequence[Record],
+    config: EvaluationConfig,
 ) -> Monitor:
     """Return what a training monitors.
 
@@ -100,11 +114,12 @@ def choose_monitor(
         shape: The shape of the rows that the model is judged by.
         records: The validation rows.
         corpus: The records that these are ranked against in addition.
+        config: The settings of the evaluation.
 
     Raises:
         ConfigError: The rows don't give the metric that is asked for.
     """
-    of_family = monitors(shape, records, corpus) if monitors else ()
+    of_family = monitors(shape, records, corpus, config) if monitors else ()
     by_key = {monitor.key: monitor for monitor in (*of_family, Monitor())}
     if chosen == AUTO:
         return next(iter(by_key.values()))
@@ -120,6 +135,7 @@ def choose_monitor(
 
 def _measure(
     metric: str,
+    further: Sequence[FurtherMetric],
     shape: str,
     records: Sequence[Record],
     corpus: Sequence[Record],
@@ -128,6 +144,12 @@ def _measure(
     encode_queries, encode_documents = (partial(encode, role=role) for role in (QUERY, DOCUMENT))
     # A validation is made often, so nothing is computed but what it monitors.
     scores = score_embedding(
-        shape, records, encode_queries, encode_documents, corpus, needs=metric.__eq__
+        shape,
+        records,
+        encode_queries,
+        encode_documents,
+        corpus,
+        needs=metric.__eq__,
+        further=further,
     )
     return scores.metrics[metric]

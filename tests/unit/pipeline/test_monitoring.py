@@ -1,6 +1,7 @@
 """What the validation of a training watches, by the jobs that the pipeline runs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
+from tests.packages import Install
 from tests.unit.pipeline.jobs import rows_of
 
 from tunetrail.config import (
     AdapterConfig,
     EmbeddingConfig,
+    EvaluationConfig,
     LanguageModelConfig,
     PreparationConfig,
     Settings,
@@ -233,7 +236,7 @@ def only_what_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("metric", ["ndcg_at_10", "knn_accuracy"])
 def test_a_validation_computes_only_what_it_monitors(metric: str) -> None:
     records = [{"text": text, "label": text.split()[0]} for text in TEXTS]
-    monitors = embedding_monitors("label", records, records)
+    monitors = embedding_monitors("label", records, records, EvaluationConfig())
     (monitor,) = [monitor for monitor in monitors if monitor.metric == metric]
 
     def encode_by_label(texts: Sequence[str], role: str) -> np.ndarray:
@@ -244,6 +247,54 @@ def test_a_validation_computes_only_what_it_monitors(metric: str) -> None:
     # A collapsed model has the best alignment, so health must not choose weights.
     names = {monitor.metric for monitor in monitors}
     assert names.isdisjoint({"probe_accuracy", "alignment", "uniformity", "effective_rank"})
+
+
+NEAR = """
+from tunetrail.evaluation.metric import ExampleMetric
+
+def near(records, vectors, options):
+    return ((vectors("anchor") * vectors("positive")).sum(axis=1) > 0.5).astype(float)
+
+NEAR = ExampleMetric(name="near", label="near answers", shapes=("pair",), of_vectors=near)
+LABELS = ExampleMetric(name="labels", label="labels", shapes=("label",), of_vectors=near)
+"""
+
+
+def test_a_metric_of_a_package_can_be_monitored(install: Install) -> None:
+    install(NEAR, metrics={"near": "NEAR", "labels": "LABELS"})
+    config = EvaluationConfig(metrics=["near", "labels"])
+    pairs = [{"anchor": text, "positive": f"not {text}"} for text in TEXTS]
+
+    monitors = {monitor.key: monitor for monitor in embedding_monitors("pair", pairs, [], config)}
+
+    def encode_by_subject(texts: Sequence[str], role: str) -> np.ndarray:
+        return np.array([[1.0, 2.0 * (text.startswith("not snow"))] for text in texts])
+
+    # After ours, since `auto` takes the first; not the metric of samples with labels.
+    assert list(monitors)[-1] == "val/near" and "val/labels" not in monitors
+    assert monitors["val/near"].higher_is_better and monitors["val/near"].measure is not None
+    assert monitors["val/near"].measure(encode_by_subject) == pytest.approx(9 / 12)
+    assert "val/near" not in {
+        monitor.key for monitor in embedding_monitors("pair", pairs, [], EvaluationConfig())
+    }
+
+
+def test_a_metric_of_a_package_chooses_weights_if_the_settings_name_it(
+    install: Install, tiny_embedding_model: str, tmp_path: Path
+) -> None:
+    install(NEAR, metrics={"near": "NEAR", "labels": "LABELS"})
+    settings = settings_of(tiny_embedding_model, monitor="val/near")
+    rows = [{"anchor": f"ask {text}", "positive": text} for text in TEXTS]
+    samples = [parse_sample(row, SampleKind.EMBEDDING) for row in rows]
+    frame = rows_frame(enumerate(samples))
+
+    with pytest.raises(ConfigError, match=r"embedding\.training\.monitor must be auto or a metric"):
+        EMBEDDING.monitor_of(settings, frame, frame)
+    settings = replace(settings, evaluation=EvaluationConfig(metrics=["near"]))
+    measurements = job_of(tmp_path, settings, frame, frame)
+
+    values = [value for _, value in measurements["history"]["val/near"]]
+    assert values and all(0.0 <= value <= 1.0 for value in values)
 
 
 @pytest.mark.usefixtures("only_what_chooses")

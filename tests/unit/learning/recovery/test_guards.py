@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from tunetrail.config import TrainingConfig
+from tunetrail.config import EvaluationConfig, TrainingConfig
 from tunetrail.config.language_model import AdapterConfig
 from tunetrail.config.training import (
     AveragingConfig,
@@ -44,6 +44,7 @@ VECTORS = [
     {"text": f"text {n} {'and ' * (n % 3)}", "embedding": [math.sin(n + i) for i in range(32)]}
     for n in range(16)
 ]
+COSINE = embedding_monitors("vector", VECTORS, [], EvaluationConfig())[0]
 TRAINING = TrainingConfig(
     batch_size=4,
     num_epochs=2,
@@ -369,7 +370,7 @@ def test_rewind_before_an_average_has_begun_leaves_nothing_averaged(
     assert last["averaging"]["updates"] == 4  # steps 5 to 8
 
 
-@pytest.mark.parametrize("monitor", [Monitor(), embedding_monitors("vector", VECTORS, [])[0]])
+@pytest.mark.parametrize("monitor", [Monitor(), COSINE])
 def test_validation_loss_that_is_not_finite_brings_the_last_checkpoint_back(
     tiny_embedding_model: str, tmp_path: Path, monitor: Monitor
 ) -> None:

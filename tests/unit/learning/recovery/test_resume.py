@@ -32,7 +32,7 @@ from tests.unit.learning.recovery.killable import (
     digest,
 )
 
-from tunetrail.config import TrainingConfig
+from tunetrail.config import EvaluationConfig, TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import (
     AveragingConfig,
@@ -59,7 +59,7 @@ from tunetrail.pipeline.monitoring import embedding_monitors
 # Whole trainings.
 pytestmark = pytest.mark.processes
 
-NDCG = embedding_monitors("pair", PAIRS[:9], PAIRS)[0]
+NDCG = embedding_monitors("pair", PAIRS[:9], PAIRS, EvaluationConfig())[0]
 
 
 def measure_saturated(encode: Encode) -> float:
