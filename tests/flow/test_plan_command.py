@@ -19,6 +19,7 @@ KEYS_OF_FAMILY = {
     "places",
     "notes",
     "assumptions",
+    "not_included",
     "seconds",
     "tokens_per_epoch",
 }
@@ -72,6 +73,7 @@ def test_plan_prints_stages_places_and_what_was_assumed(
     result = call_main(*words, "model_type=embedding", "cross_validation.n_splits=2")
 
     assert result.exit_code == 0
+    assert "not included" not in result.out
     for expected in (
         "embedding:",
         "tokens and ",

@@ -18,6 +18,7 @@ from tunetrail.config.trainer import TrainerConfig
 from tunetrail.data.flow.preparation import result_cache
 from tunetrail.data.rows import records_of, stacked_rows
 from tunetrail.errors import ConfigError, SampleError
+from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.automatic.auto_values import AutoValues
 from tunetrail.learning.automatic.memory_meter import collect_memory, peak_memory
 from tunetrail.learning.devices import computing_device
@@ -33,9 +34,9 @@ from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.scratch import scratch_folder
 from tunetrail.verbosity import VARIABLE, WARNINGS, changed_environment
 
-STEPS = 4
+STEPS = 3
 """Optimizer steps; the first warms up and isn't timed."""
-_HELD_OUT_ROWS = 32
+_HELD_OUT_ROWS = 16
 """Held-out rows that are scored, and rows that these are ranked against."""
 _ANSWER_TOKENS = 5
 NOMINAL_RATE = 1e-6
@@ -84,33 +85,44 @@ class Calibration:
             peak_memory(device) as peak,
         ):
             began, computing = time.perf_counter(), time.process_time()
-            model, timed = self._train(learner, folder)
-            score_seconds = self._score_seconds(learner, model, timed.train_seconds)
-            answer_seconds = self._answer_seconds(learner, model)
+            timed, saved = self._train_and_save(learner, folder)
+            collect_memory(device)
 
-            trained = time.perf_counter()
-            learner.save(model, folder / "model")
-            save_seconds = time.perf_counter() - trained
-            model_bytes = sum(map(_size, (folder / "model").rglob("*")))
+            # The evaluation holds two models at once, which may take more than the training.
+            reading = time.perf_counter()
+            models = [learner.load(str(path)) for path in (saved.folder, self.path)]
+            read_seconds = (time.perf_counter() - reading) / len(models)
+            scored = self._score(learner, models[-1], timed.train_seconds)
+            answer_seconds = self._answer_seconds(learner, models[-1], scored)
             seconds, computed = time.perf_counter() - began, time.process_time() - computing
 
         return Speeds(
-            load_seconds=timed.clock.load_seconds,
+            load_seconds=max(timed.clock.load_seconds, read_seconds),
+            read_seconds=read_seconds,
             train_seconds=timed.train_seconds,
             validation_seconds=timed.validation_seconds,
-            score_seconds=score_seconds,
+            score_seconds=scored.token_seconds,
             checkpoint_seconds=timed.checkpoint_seconds,
-            save_seconds=save_seconds,
+            save_seconds=saved.seconds,
             answer_seconds=answer_seconds,
             read_tokens=timed.read_tokens,
             padding_share=timed.clock.padding_share,
             memory_bytes=peak.bytes,
             checkpoint_bytes=timed.checkpoint_bytes,
-            model_bytes=model_bytes,
+            model_bytes=saved.bytes,
             # Several cores compute more than a second in a second.
             slowdown=max(seconds / computed, 1.0),
             steps=len(timed.clock.reports),
         )
+
+    def _train_and_save(self, learner: Learner, folder: Path) -> tuple[TimedTraining, "_Saved"]:
+        """Train on a few rows and write the model, of which nothing stays in memory."""
+        model, timed = self._train(learner, folder)
+        began = time.perf_counter()
+        saved = folder / "model"
+        learner.save(model, saved)
+        seconds = time.perf_counter() - began
+        return timed, _Saved(folder=saved, seconds=seconds, bytes=sum(map(_size, saved.rglob("*"))))
 
     def _train(self, learner: Learner, folder: Path) -> tuple[Any, TimedTraining]:
         """Train on a few rows, validate once, and return the model and what it took."""
@@ -183,47 +195,64 @@ class Calibration:
         except ConfigError:
             return Monitor()
 
-    def _score_seconds(self, learner: Learner, model: Any, train_seconds: float) -> float:
-        """Return the seconds of a token that a finished model scores."""
-        test = self.prepared.split.test
+    def _score(self, learner: Learner, model: Any, train_seconds: float) -> "_Scored":
+        """Score a model on a few test rows."""
+        test, config = self.prepared.split.test, self.settings.evaluation
         share = min(1.0, 2 * _HELD_OUT_ROWS / max(len(test) + len(self.corpus), 1))
         # In the proportion of the evaluation: of a ranked row, fewer texts are read.
-        scored = evenly_spaced(test, max(round(share * len(test)), 2))
+        rows = evenly_spaced(test, max(round(share * len(test)), 2))
         corpus = evenly_spaced(self.corpus, round(share * len(self.corpus)))
+        records = records_of(rows)
 
         began = time.perf_counter()
         try:
-            self.family.score(
-                learner, model, records_of(scored), records_of(corpus), self.settings.evaluation
-            )
+            scores = self.family.score(learner, model, records, records_of(corpus), config)
         except SampleError:
             # Such as labels that don't occur in so few rows.
-            return train_seconds * SCORING_COST
-        return (time.perf_counter() - began) / max(tokens_of(scored) + tokens_of(corpus), 1)
+            return _Scored(records=records, scores=None, token_seconds=train_seconds * SCORING_COST)
+        seconds = time.perf_counter() - began
+        tokens = max(tokens_of(rows) + tokens_of(corpus), 1)
+        return _Scored(records=records, scores=scores, token_seconds=seconds / tokens)
 
-    def _answer_seconds(self, learner: Learner, model: Any) -> float:
+    def _answer_seconds(self, learner: Learner, model: Any, scored: "_Scored") -> float:
         """Return the seconds in which a model writes all answers, if each is as long as allowed."""
         config = self.settings.evaluation
         wanted = min(config.generation.rows, len(self.prepared.split.test))
-        if self.family.add_answers is None or not wanted:
+        if self.family.add_answers is None or scored.scores is None or not wanted:
             return 0.0
 
-        rows = evenly_spaced(self.prepared.split.test, min(wanted, config.batch_size))
-        scores = self.family.score(learner, model, records_of(rows), [], config)
+        rows = min(wanted, config.batch_size, len(scored.records))
         seconds = []
         for tokens in (1, _ANSWER_TOKENS):
-            generation = replace(config.generation, rows=len(rows), max_new_tokens=tokens)
+            generation = replace(config.generation, rows=rows, max_new_tokens=tokens)
+            short = replace(config, generation=generation)
             began = time.perf_counter()
-            self.family.add_answers(
-                learner, model, records_of(rows), scores, replace(config, generation=generation)
-            )
+            self.family.add_answers(learner, model, scored.records, scored.scores, short)
             seconds.append(time.perf_counter() - began)
 
         # The first token takes the reading of the prompt.
         first, several = seconds
         further = max(several - first, 0.0) / (_ANSWER_TOKENS - 1)
-        batches = math.ceil(wanted / len(rows))
+        batches = math.ceil(wanted / rows)
         return batches * (first + further * (config.generation.max_new_tokens - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
+    """A model that was written to a folder, how long that took, and its size."""
+
+    folder: Path
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """Records that a model was scored on, their scores if they have any, and a token's seconds."""
+
+    records: Sequence[Mapping[str, Any]]
+    scores: Scores | None
+    token_seconds: float
 
 
 def calibrated_rows(train: pd.DataFrame, count: int) -> pd.DataFrame:

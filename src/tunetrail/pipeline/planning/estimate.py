@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunetrail.pipeline.fold_costs import SCORING_COST
 from tunetrail.pipeline.planning.workload import Workload
 from tunetrail.plain_values import plain_values
 from tunetrail.reporting.readable import duration
@@ -17,7 +18,9 @@ class Speeds:
     """What a few steps of the real model on real rows have taken on this machine.
 
     Attributes:
-        load_seconds: Loading the model, and all else before its first step.
+        load_seconds: What the first training of a process takes before its first step: loading the
+            model, and whatever libraries do once.
+        read_seconds: Reading the model again.
         train_seconds: Of a token in a training step.
         validation_seconds: Of a token in a validation.
         score_seconds: Of a token that a finished model scores.
@@ -35,6 +38,7 @@ class Speeds:
     """
 
     load_seconds: float
+    read_seconds: float
     train_seconds: float
     validation_seconds: float
     score_seconds: float
@@ -59,8 +63,8 @@ class StageEstimate:
     """What one stage will take.
 
     Attributes:
-        stage: Its name: `start`, `prepare`, `search`, `cross_validation`, `training`, `evaluation`
-            or `deployment`.
+        stage: Its name: `start`, `prepare`, `mining`, `search`, `cross_validation`, `training`,
+            `evaluation` or `deployment`.
         seconds: Wall-clock time.
         detail: What is computed, in a few words.
     """
@@ -74,7 +78,8 @@ class StageEstimate:
 class FixedSeconds:
     """What stages take whatever the model: reading, drawing, and the records in MLflow.
 
-    The defaults are seconds of computing time, measured with tiny models (lab log, 2026-11-30).
+    The defaults are seconds of computing time, measured with tiny models, and for the evaluation
+    with small language models (lab log, 2026-11-30).
 
     Attributes:
         start: Importing the libraries, in wall-clock time; 0 if they are.
@@ -91,7 +96,7 @@ class FixedSeconds:
     opening: float = 2.5
     fold: float = 0.5
     training: float = 1.0
-    evaluation: float = 1.0
+    evaluation: float = 4.0
     deployment: float = 2.0
 
 
@@ -111,6 +116,7 @@ def estimate_stages(
         search_steps: Steps of the search for a learning rate; 0 without one.
     """
     step_seconds = speeds.train_seconds * work.tokens_per_step
+    mining_seconds = SCORING_COST * speeds.train_seconds * work.tokens["train"]
     stages = []
     if fixed.start:
         stages.append(StageEstimate(stage="start", seconds=fixed.start, detail="libraries"))
@@ -121,54 +127,73 @@ def estimate_stages(
             detail="validation, cleaning and split",
         )
     )
+    if work.minings:
+        seconds = speeds.read_seconds + work.minings * mining_seconds
+        detail = "hard negatives of the train rows and of the folds'"
+        stages.append(StageEstimate(stage="mining", seconds=seconds, detail=detail))
+    # Only the first of several trainings waits for what libraries do once.
+    load_seconds = speeds.load_seconds
     if search_steps:
-        seconds = speeds.load_seconds + search_steps * step_seconds
+        seconds = load_seconds + search_steps * step_seconds
         detail = f"learning rate, {search_steps} steps"
         stages.append(StageEstimate(stage="search", seconds=seconds, detail=detail))
+        load_seconds = speeds.read_seconds
     if work.folds:
-        stages.append(_cross_validation(work, speeds, fixed, step_seconds))
+        stages.append(_cross_validation(work, speeds, fixed, load_seconds, step_seconds))
+        load_seconds = speeds.read_seconds
 
     validation = speeds.validation_seconds * work.validation_tokens + speeds.checkpoint_seconds
     stages.append(
         StageEstimate(
             stage="training",
-            seconds=speeds.load_seconds
+            seconds=load_seconds
             # The checks before the first step take about as long as one.
             + (work.steps + 1) * step_seconds
             + work.validations * validation
+            + work.reminings * mining_seconds
             + speeds.save_seconds
             + speeds.slowdown * fixed.training,
             detail=f"{work.steps:,} steps, {work.validations:,} validations",
         )
     )
 
-    scoring = 2.0 * (speeds.score_seconds * work.test_tokens + speeds.answer_seconds)
+    test_tokens = work.test_tokens + work.further_test_tokens
+    scoring = 2.0 * (speeds.score_seconds * test_tokens + speeds.answer_seconds)
     stages += [
         StageEstimate(
             stage="evaluation",
-            seconds=speeds.load_seconds + scoring + speeds.slowdown * fixed.evaluation,
-            detail=f"{work.rows['test']:,} test rows, scored by both models",
+            seconds=2.0 * speeds.read_seconds + scoring + speeds.slowdown * fixed.evaluation,
+            detail=_scored_rows(work),
         ),
         StageEstimate(
             stage="deployment",
-            seconds=_MODEL_COPIES * speeds.save_seconds + speeds.slowdown * fixed.deployment,
+            # What is registered is read again, and must give the trained model's outputs.
+            seconds=_MODEL_COPIES * speeds.save_seconds
+            + speeds.read_seconds
+            + speeds.slowdown * fixed.deployment,
             detail="registered, compared, exported",
         ),
     ]
     return stages
 
 
+def _scored_rows(work: Workload) -> str:
+    further = f" and {work.further_test_rows:,} of others" if work.further_test_rows else ""
+    return f"{work.rows['test']:,} test rows{further}, scored by both models"
+
+
 def _cross_validation(
-    work: Workload, speeds: Speeds, fixed: FixedSeconds, step_seconds: float
+    work: Workload, speeds: Speeds, fixed: FixedSeconds, load_seconds: float, step_seconds: float
 ) -> StageEstimate:
     trained = work.fold_arms * len(work.folds)
-    loading = trained * (speeds.load_seconds + speeds.slowdown * fixed.fold)
+    loading = load_seconds + (trained - 1) * speeds.read_seconds
+    fixed_seconds = trained * speeds.slowdown * fixed.fold
     scoring = speeds.score_seconds * work.fold_tokens
 
     detail = f"{len(work.folds)} of {work.all_folds} folds, {work.fold_steps:,} steps"
     if work.fold_arms > 1:
         detail += ", with and without added rows"
-    seconds = loading + work.fold_steps * step_seconds + scoring
+    seconds = loading + fixed_seconds + work.fold_steps * step_seconds + scoring
     return StageEstimate(stage="cross_validation", seconds=seconds, detail=detail)
 
 

@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,9 @@ from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.pipeline.corpus_file import corpus_documents
 from tunetrail.pipeline.fold_costs import SCORING_COST
 from tunetrail.pipeline.mining import wants_negatives
-from tunetrail.pipeline.model_family import ModelFamily
+from tunetrail.pipeline.model_family import ModelFamily, Vectors
 from tunetrail.pipeline.model_loader import ModelLoader
+from tunetrail.pipeline.planning.assumptions import assumptions, not_included
 from tunetrail.pipeline.planning.calibration import NOMINAL_RATE, Calibration, evenly_spaced
 from tunetrail.pipeline.planning.estimate import (
     FixedSeconds,
@@ -33,6 +35,7 @@ from tunetrail.pipeline.planning.estimate import (
     disk_bytes,
     estimate_stages,
 )
+from tunetrail.pipeline.planning.further_test_rows import count_further_test_rows
 from tunetrail.pipeline.planning.places import find_places
 from tunetrail.pipeline.planning.run_plan import FamilyPlan, MemoryEstimate
 from tunetrail.pipeline.planning.workload import Workload, count_work
@@ -45,6 +48,20 @@ from tunetrail.stores.database import DatabaseManager
 logger = logging.getLogger(__name__)
 
 _WRITTEN_BY_MODELS = ("generated_query", "paraphrase")
+
+
+@dataclass(kw_only=True)
+class _TimedVectors:
+    """A family's vectors of rows, and how long they took."""
+
+    of_texts: Callable[[Any, Any, Sequence[str]], Vectors]
+    seconds: float = field(default=0.0, init=False)
+
+    def __call__(self, learner: Any, model: Any, texts: Sequence[str]) -> Vectors:
+        began = time.perf_counter()
+        vectors = self.of_texts(learner, model, texts)
+        self.seconds += time.perf_counter() - began
+        return vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +95,8 @@ class FamilyPlanner:
         models = ModelLoader(settings=self.settings)
 
         logger.info("%s: validation, cleaning and split", self.family.name)
-        began = time.perf_counter()
-        session = prepare_sessions(self.family, self.settings, base.path, models, sessions, folder)
-        session.check_usable()
-        split = session.split()
-        fixed = FixedSeconds(start=start_seconds, prepare=time.perf_counter() - began)
+        split, prepare_seconds = self._prepare(base, models, sessions, folder)
+        fixed = FixedSeconds(start=start_seconds, prepare=prepare_seconds)
         self._check_rows(split, base, models)
         models.release()
 
@@ -91,7 +105,7 @@ class FamilyPlanner:
         )
         values = self._auto_values(prepared, base)
         logger.info("%s: a few timed steps", self.family.name)
-        work, speeds = self._measure(prepared, base, values)
+        work, speeds = self._measure(prepared, base, values, list(sessions))
 
         training = self.family.section(self.settings).training
         searched = SEARCH_STEPS if training.learning_rate == AUTO else 0
@@ -110,8 +124,31 @@ class FamilyPlanner:
             disk=disk_bytes(speeds),
             places=find_places(self.settings, self.database, self.family),
             notes=[sentence for sentence in (work.fold_note, note) if sentence is not None],
-            assumptions=self._assumptions(),
+            assumptions=assumptions(self.settings, self.family),
+            not_included=not_included(self.settings, self.family),
         )
+
+    def _prepare(
+        self,
+        base: ResolvedModel,
+        models: ModelLoader,
+        sessions: Mapping[str, SessionRows],
+        folder: Path,
+    ) -> tuple[Split, float]:
+        """Prepare the rows, and return them with the seconds in which a training will do it."""
+        row_vectors = _TimedVectors(of_texts=self.family.row_vectors)
+        family = replace(self.family, row_vectors=row_vectors)
+
+        began = time.perf_counter()
+        session = prepare_sessions(family, self.settings, base.path, models, sessions, folder)
+        session.check_usable()
+        split = session.split()
+        seconds = time.perf_counter() - began
+
+        # The training takes them from the cache.
+        if result_cache(self.settings.preparation) is not None:
+            seconds -= row_vectors.seconds
+        return split, seconds
 
     def _check_rows(self, split: Split, base: ResolvedModel, models: ModelLoader) -> None:
         """Raise the error that a training would raise before its first step."""
@@ -157,7 +194,11 @@ class FamilyPlanner:
         return self._learner(prepared.shape).find_auto_values(base.path, records, training, ranks)
 
     def _measure(
-        self, prepared: PreparedRows, base: ResolvedModel, values: AutoValues
+        self,
+        prepared: PreparedRows,
+        base: ResolvedModel,
+        values: AutoValues,
+        session_ids: Sequence[str],
     ) -> tuple[Workload, Speeds]:
         """Count what is computed, and time a little of it."""
         settings, split = self.settings, prepared.split
@@ -176,7 +217,12 @@ class FamilyPlanner:
             corpus,
             validation_corpus,
             base_remembers=self.family.remembering is not None,
+            mines=self._are_negatives_mined(split.train),
         )
+        further_rows = count_further_test_rows(
+            settings, self.database, self.family, session_ids, prepared.shape
+        )
+        work = work.with_further_test_rows(further_rows)
 
         calibration = Calibration(
             family=self.family,
@@ -202,32 +248,3 @@ class FamilyPlanner:
 
     def _learner(self, shape: str) -> Learner:
         return self.family.learner(self.settings, shape, result_cache(self.settings.preparation))
-
-    def _assumptions(self) -> list[str]:
-        """Return what the estimate takes for granted, a sentence each."""
-        settings, training = self.settings, self.family.section(self.settings).training
-        sentences = ["nothing ends the training early, and the machine is as busy as now"]
-
-        ranks = rank_count(settings.trainer)
-        if ranks > 1:
-            sentences.append(
-                f"all is timed on one device: the {ranks} devices of the training take less time"
-            )
-
-        if settings.augmentation.methods:
-            sentences.append("augmentation adds as many rows as it may; writing them isn't timed")
-        if settings.feature_engineering.hard_negatives.enabled:
-            sentences.append("mined negatives are as long as the positives; mining isn't timed")
-        if self.family.further_shapes(settings):
-            sentences.append(f"rows of {self.family.name}.also_train aren't counted")
-
-        if settings.replay:
-            sentences.append("replayed rows are as long as the session's own")
-        if training.batch_size == AUTO:
-            sentences.append("the search for the batch size is over: its result is in the cache")
-        if settings.evaluation.general_file or settings.evaluation.benchmark_rows:
-            sentences.append("test rows of earlier sessions and of a general file aren't counted")
-        if self.family.add_answers is not None and settings.evaluation.generation.rows:
-            sentences.append("each written answer is as long as allowed")
-
-        return sentences

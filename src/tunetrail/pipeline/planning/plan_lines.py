@@ -49,6 +49,7 @@ def lines_below(plan: FamilyPlan) -> list[str]:
         f"starts from: {places.starts_from}",
         *(f"note: {note}" for note in plan.notes),
         f"assumed: {'; '.join(plan.assumptions)}.",
+        *([f"not included: {'; '.join(plan.not_included)}."] if plan.not_included else []),
     ]
 
 

@@ -49,6 +49,7 @@ class FamilyPlan:
         places: Where everything is written.
         notes: What should be known, a sentence each.
         assumptions: What was assumed, a sentence each.
+        not_included: What the training takes in addition, in words.
     """
 
     model_type: str
@@ -62,6 +63,7 @@ class FamilyPlan:
     places: Places
     notes: Sequence[str] = ()
     assumptions: Sequence[str] = ()
+    not_included: Sequence[str] = ()
 
     @property
     def seconds(self) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -27,11 +27,13 @@ class FoldWork:
         steps: Its optimizer steps.
         held_out_tokens: Tokens of the rows that it scores.
         corpus_tokens: Tokens of the rows that these are ranked against.
+        train_share: Its rows as a share of the train rows.
     """
 
     steps: int
     held_out_tokens: int
     corpus_tokens: int = 0
+    train_share: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,11 @@ class Workload:
         fold_arms: How often each fold is trained: twice if rows are added by augmentation.
         fold_note: Why fewer folds are trained; None if all are.
         base_remembers: Whether the base model reads a text once for all folds.
+        minings: How often as many rows as the train rows are encoded to mine their negatives before
+            the training: for the training, and a share for each fold.
+        reminings: How often they are encoded again between its epochs.
+        further_test_rows: Rows of earlier sessions and of a general file that are scored as well.
+        further_test_tokens: Their tokens.
     """
 
     rows: Mapping[str, int]
@@ -65,6 +72,10 @@ class Workload:
     fold_arms: int = 1
     fold_note: str | None = None
     base_remembers: bool = False
+    minings: float = 0.0
+    reminings: int = 0
+    further_test_rows: int = 0
+    further_test_tokens: int = 0
 
     @property
     def epochs(self) -> float:
@@ -89,6 +100,14 @@ class Workload:
         read_by_base = max(corpora, default=0) if self.base_remembers else sum(corpora)
         return (self.fold_arms + 1) * held_out + self.fold_arms * sum(corpora) + read_by_base
 
+    def with_further_test_rows(self, rows: int) -> "Workload":
+        """Return the work with further rows to score, taken for as long as the test rows."""
+        # They are ranked among themselves.
+        tokens_per_row = self.tokens["test"] / max(self.rows["test"], 1)
+        return replace(
+            self, further_test_rows=rows, further_test_tokens=round(rows * tokens_per_row)
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
         return plain_values(self, "epochs", "fold_steps")
@@ -102,6 +121,7 @@ def count_work(
     validation_corpus: pd.DataFrame,
     *,
     base_remembers: bool,
+    mines: bool = False,
 ) -> Workload:
     """Return what a run on prepared rows computes.
 
@@ -112,6 +132,7 @@ def count_work(
         corpus: The rows that held-out rows are ranked against.
         validation_corpus: The same for a validation.
         base_remembers: Whether the base model reads a text once for all folds.
+        mines: Whether the negatives of the train rows are mined.
     """
     split = prepared.split
     sides = {"train": prepared.train, "validation": split.validation, "test": split.test}
@@ -121,6 +142,11 @@ def count_work(
     steps = steps_of_training(batches, training)
 
     folds, all_folds, note = _count_folds(settings, training, prepared, tokens_of(corpus))
+    minings, reminings = 0.0, 0
+    if mines:
+        minings = 1.0 + sum(fold.train_share for fold in folds)
+        interval = settings.feature_engineering.hard_negatives.remine_every_epochs
+        reminings = (math.ceil(steps / steps_per_epoch) - 1) // interval if interval else 0
     return Workload(
         rows={side: len(rows) for side, rows in sides.items()},
         tokens=tokens,
@@ -134,6 +160,8 @@ def count_work(
         fold_arms=2 if settings.augmentation.methods else 1,
         fold_note=note,
         base_remembers=base_remembers,
+        minings=minings,
+        reminings=reminings,
     )
 
 
@@ -180,6 +208,7 @@ def _count_folds(
                 steps=steps_of_training(batches * share, training, config.budget),
                 held_out_tokens=tokens_of(fold.validation),
                 corpus_tokens=math.ceil(corpus_tokens * share),
+                train_share=share,
             )
         )
     return folds, len(all_folds), choice.note

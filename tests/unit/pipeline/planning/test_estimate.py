@@ -14,6 +14,7 @@ from tunetrail.pipeline.planning.workload import FoldWork, Workload
 
 SPEEDS = Speeds(
     load_seconds=2.0,
+    read_seconds=0.75,
     train_seconds=0.01,
     validation_seconds=0.004,
     score_seconds=0.003,
@@ -62,10 +63,14 @@ def test_each_stage_is_the_sum_of_what_it_computes() -> None:
     ]
     assert (found["start"], found["prepare"]) == (5.0, 5.0)
     # A step has 80 tokens; three folds score 1,500 tokens each, and so does the base model.
-    assert found["cross_validation"] == pytest.approx(3 * 2.5 + 60 * 0.8 + 9000 * 0.003)
-    assert found["training"] == pytest.approx(2.0 + 101 * 0.8 + 8 * (3.2 + 0.5) + 0.25 + 1.0)
-    assert found["evaluation"] == pytest.approx(2.0 + 2 * (4.8 + 10.0) + 8.0)
-    assert found["deployment"] == pytest.approx(4 * 0.25 + 4.0)
+    # The first fold waits for the libraries; all others, and the training, only read the model.
+    assert found["cross_validation"] == pytest.approx(
+        2.0 + 2 * 0.75 + 3 * 0.5 + 60 * 0.8 + 9000 * 0.003
+    )
+    assert found["training"] == pytest.approx(0.75 + 101 * 0.8 + 8 * (3.2 + 0.5) + 0.25 + 1.0)
+    # Both models are read and score the test rows; what is registered is read once more.
+    assert found["evaluation"] == pytest.approx(2 * (0.75 + 4.8 + 10.0) + 8.0)
+    assert found["deployment"] == pytest.approx(4 * 0.25 + 0.75 + 4.0)
 
 
 def test_libraries_that_are_imported_take_no_time() -> None:
@@ -77,6 +82,30 @@ def test_a_search_for_a_rate_is_a_stage_and_no_folds_are_none() -> None:
     found = seconds(dataclasses.replace(WORK, folds=[]), search_steps=100)
     assert "cross_validation" not in found
     assert found["search"] == pytest.approx(2.0 + 100 * 0.8)
+    assert seconds(dataclasses.replace(WORK, folds=[]))["training"] == pytest.approx(
+        found["training"] + 2.0 - 0.75
+    )
+
+
+def test_mining_is_a_stage_and_takes_time_between_epochs() -> None:
+    found = seconds(dataclasses.replace(WORK, minings=2.5, reminings=3))
+
+    # A pass forward over 2,000 tokens takes a third of the steps that learn from them.
+    forward = 2000 * 0.01 / 3
+    assert found["mining"] == pytest.approx(0.75 + 2.5 * forward)
+    assert found["training"] == pytest.approx(seconds(WORK)["training"] + 3 * forward)
+
+
+def test_rows_of_earlier_sessions_are_scored_by_both_models() -> None:
+    work = WORK.with_further_test_rows(90)
+
+    assert (work.further_test_rows, work.further_test_tokens) == (90, 1800)
+    evaluation = seconds(work)["evaluation"] - seconds(WORK)["evaluation"]
+    assert evaluation == pytest.approx(2 * 1800 * 0.003)
+    (stage,) = (
+        stage for stage in estimate_stages(work, SPEEDS, FIXED) if stage.stage == "evaluation"
+    )
+    assert stage.detail == "30 test rows and 90 of others, scored by both models"
 
 
 def test_folds_that_take_longer_than_the_training_are_named_with_their_settings() -> None:

@@ -4,7 +4,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tunetrail.config import AugmentationConfig, CrossValidationConfig, Settings, TrainingConfig
+from tunetrail.config import (
+    AugmentationConfig,
+    CrossValidationConfig,
+    FeatureEngineeringConfig,
+    HardNegativesConfig,
+    Settings,
+    TrainingConfig,
+)
 from tunetrail.config.training import BatchesConfig
 from tunetrail.data.splits import Split
 from tunetrail.pipeline.planning.workload import Workload, count_validations, count_work, tokens_of
@@ -29,7 +36,11 @@ def prepared_rows(train: int = 200, added: int = 0) -> PreparedRows:
 
 
 def work(
-    training: TrainingConfig | None = None, prepared: PreparedRows | None = None, **changes: Any
+    training: TrainingConfig | None = None,
+    prepared: PreparedRows | None = None,
+    *,
+    mines: bool = False,
+    **changes: Any,
 ) -> Workload:
     return count_work(
         Settings(**changes),
@@ -38,6 +49,7 @@ def work(
         corpus=rows(100),
         validation_corpus=rows(40),
         base_remembers=True,
+        mines=mines,
     )
 
 
@@ -79,6 +91,19 @@ def test_fewer_folds_are_explained_and_none_are_silent() -> None:
 def test_with_augmentation_each_fold_is_trained_twice() -> None:
     once, twice = work(), work(augmentation=AugmentationConfig(methods=["typo"]))
     assert twice.fold_steps == 2 * once.fold_steps
+
+
+def test_negatives_are_mined_for_the_training_and_each_fold_and_again_between_epochs() -> None:
+    mining = HardNegativesConfig(enabled=True, remine_every_epochs=2)
+    counted = work(
+        mines=True,
+        feature_engineering=FeatureEngineeringConfig(hard_negatives=mining),
+        cross_validation=CrossValidationConfig(n_splits=4, max_cost=10.0),
+    )
+
+    # Each of four folds has three quarters of the rows; the third of four epochs begins anew.
+    assert (counted.minings, counted.reminings) == (1.0 + 4 * 0.75, 1)
+    assert (work().minings, work().reminings) == (0.0, 0)
 
 
 @pytest.mark.parametrize(
