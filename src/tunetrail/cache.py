@@ -1,7 +1,10 @@
 """A cache of results on disk: a folder for each result, named by a hash of its inputs."""
 
 import contextlib
+import errno
 import fcntl
+import functools
+import logging
 import os
 import shutil
 import tempfile
@@ -14,10 +17,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tunetrail.errors import not_writable
+from tunetrail.errors import ConfigError, not_writable
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.locks import file_lock
 
+logger = logging.getLogger(__name__)
+
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_LEAST_ROOM = 64 * 2**20
+"""Free bytes of a disk below which no result is kept on it."""
 _LOCKS = "locks"
 _IN_USE_SECONDS = 3600.0
 """A result that was used more recently may be in use by another process and is never removed."""
@@ -45,8 +53,11 @@ class ResultCache:
             os.utime(path)
         return path
 
-    def open(self) -> None:
+    def open(self) -> bool:
         """Make the folder, readable by this user only: the results hold samples.
+
+        Returns:
+            Whether its disk has room for results; a warning says so if it has none.
 
         Raises:
             ConfigError: The folder can't be made or written.
@@ -54,9 +65,18 @@ class ResultCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             tempfile.TemporaryFile(dir=self.folder).close()
+            has_room = shutil.disk_usage(self.folder).free >= _LEAST_ROOM
         except OSError as error:
-            advice = "Name another folder, or switch the cache off: preparation.cache_gigabytes=0."
-            raise not_writable("preparation.cache_dir", self.folder, error, advice) from error
+            has_room = False
+            if error.errno not in _FULL_DISK:
+                raise self._not_writable(error) from error
+        if not has_room:
+            _say_full(self.folder)
+        return has_room
+
+    def _not_writable(self, error: OSError) -> ConfigError:
+        advice = "Name another folder, or switch the cache off: preparation.cache_gigabytes=0."
+        return not_writable("preparation.cache_dir", self.folder, error, advice)
 
     @contextlib.contextmanager
     def computing(self, name: str, *parts: str) -> Iterator[None]:
@@ -102,17 +122,33 @@ class ResultCache:
 
     @contextlib.contextmanager
     def writing(self, file: Path) -> Iterator[Path]:
-        """Yield a path to write to; it is renamed to `file` if the block ends without an error."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=".unfinished-", suffix=file.suffix)
-        os.close(handle)
-        unfinished = Path(name)
+        """Yield a path to write to; it is renamed to `file` if the block ends without an error.
 
-        try:
-            yield unfinished
-            unfinished.replace(file)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        On a full disk the block ends without one as well, and nothing is kept: whoever needs the
+        result again has to compute it again.
+        """
+        with contextlib.ExitStack() as stack:
+            is_kept = True
+            try:
+                unfinished = _unfinished_file(file)
+            except OSError as error:
+                if error.errno not in _FULL_DISK:
+                    raise
+                # Without room for a file, the result goes elsewhere, and then it goes at all.
+                is_kept = False
+                elsewhere = stack.enter_context(tempfile.TemporaryDirectory())
+                unfinished = Path(elsewhere) / file.name
+                _say_full(self.folder)
+            stack.callback(unfinished.unlink, missing_ok=True)
+
+            try:
+                yield unfinished
+                if is_kept:
+                    unfinished.replace(file)
+            except OSError as error:
+                if not _is_full(error, self.folder):
+                    raise
+                _say_full(self.folder)
 
     def prune(self) -> int:
         """Remove the least recently used results above the size, and what dead processes left.
@@ -171,6 +207,31 @@ class ResultCache:
                 shutil.rmtree(leftover, ignore_errors=True)
                 return True
         return False
+
+
+def _unfinished_file(file: Path) -> Path:
+    """Make an empty file next to another one, in a folder that is made if it is missing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".unfinished-", suffix=file.suffix)
+    os.close(handle)
+    return Path(name)
+
+
+def _is_full(error: OSError, folder: Path) -> bool:
+    """Tell whether an error says that the disk of a folder is full."""
+    if error.errno is not None:
+        return error.errno in _FULL_DISK
+    # NumPy only says how many elements it could not write.
+    return shutil.disk_usage(folder).free < _LEAST_ROOM
+
+
+@functools.cache
+def _say_full(folder: Path) -> None:
+    logger.warning(
+        "the disk of the cache %s is full: what can't be kept there is computed again by the next "
+        "run. Free some space, or name another folder with preparation.cache_dir.",
+        folder,
+    )
 
 
 def _unused_seconds(path: Path, now: float) -> float:

@@ -1,8 +1,12 @@
+import errno
 import logging
 import os
+import shutil
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +74,7 @@ def test_place_tells_parts_apart_whatever_they_hold(tmp_path: Path) -> None:
 
 def test_open_makes_a_folder_for_its_owner_alone(tmp_path: Path) -> None:
     cache = ResultCache(folder=tmp_path / "new", gigabytes=1.0)
-    cache.open()
+    assert cache.open()
 
     assert cache.folder.stat().st_mode & 0o077 == 0
 
@@ -102,6 +106,59 @@ def test_writing_leaves_nothing_where_it_fails(tmp_path: Path) -> None:
     with cache.writing(file) as unfinished:
         unfinished.write_text("whole")
     assert [path.name for path in file.parent.iterdir()] == ["file"]
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_keeps_nothing_and_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = ResultCache(folder=tmp_path, gigabytes=1.0)
+    file = cache.place("a") / "array.npy"
+
+    with cache.writing(file) as unfinished:
+        unfinished.write_text("half")
+        raise FULL
+    with cache.writing(file):
+        raise FULL
+
+    assert list(file.parent.iterdir()) == []
+    (message,) = caplog.messages
+    assert message.startswith(f"the disk of the cache {tmp_path} is full: ")
+    with pytest.raises(PermissionError), cache.writing(file):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_disk_without_room_for_a_file_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ResultCache(folder=tmp_path, gigabytes=1.0)
+    make_file = tempfile.mkstemp
+
+    def refuse(**settings: Any) -> Any:
+        raise FULL
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    computed = cache.array("an array", "a", compute=lambda: np.ones(3))
+    assert computed.tolist() == [1.0, 1.0, 1.0] and list(tmp_path.rglob("*.npy")) == []
+
+    monkeypatch.setattr(tempfile, "mkstemp", make_file)
+    cache.array("an array", "a", compute=lambda: np.ones(3))
+    assert len(list(tmp_path.rglob("*.npy"))) == 1
+
+
+def test_a_cache_on_a_full_disk_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = ResultCache(folder=tmp_path / "cache", gigabytes=1.0)
+    assert cache.open()
+
+    usage = type("Usage", (), {"free": 1_000})
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+
+    assert not cache.open()
+    assert "is full: what can't be kept there is computed again" in caplog.text
 
 
 def test_computing_lets_one_process_at_a_time_compute(

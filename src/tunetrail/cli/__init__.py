@@ -6,7 +6,6 @@ appears at once.
 
 import argparse
 import contextlib
-import errno
 import importlib
 import os
 import signal
@@ -18,6 +17,7 @@ from itertools import pairwise
 from types import FrameType
 
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.error_line import error_line
 from tunetrail.cli.output import add_output_options, options_last, printing
 from tunetrail.cli.spellings import COMPOSED_COMMANDS, as_options, as_overrides
 from tunetrail.cli.store_options import DATABASE_URLS, add_database
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:
             if debug:
                 traceback.print_exc()
-            say(_one_line(error), sys.stderr)
+            say(error_line(error), sys.stderr)
             # An unexpected error is a failure (1), never a mistake of the user (2).
             return error.exit_code if isinstance(error, TunetrailError) else 1
 
@@ -239,25 +239,6 @@ def _kinds_for(arguments: Sequence[str]) -> tuple[str, ...]:
         if is_asked_for and name != _CONVERSATION:
             is_sample_kind(name)
     return (*map(str, sample_kinds()), _CONVERSATION)
-
-
-def _one_line(error: Exception) -> str:
-    """Return what the terminal says about an error."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, TunetrailError):
-        # Notes tell what failed in addition, such as marking the run as failed in MLflow.
-        return "error: " + " ".join([*lines, *getattr(error, "__notes__", [])])
-
-    if isinstance(error, OSError) and error.strerror:
-        # If there are two files, the second is the target of a move.
-        file = error.filename2 or error.filename
-        message = f"error: {error.strerror}{f': {file}' if file else ''}"
-        if error.errno == errno.ENOSPC:
-            message += ". Free some space and run the same command again."
-        return message
-
-    first_line = lines[0] if lines else ""
-    return f"error: unexpected {type(error).__name__}: {first_line} (--debug shows where)"
 
 
 @contextlib.contextmanager

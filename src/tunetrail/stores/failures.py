@@ -20,7 +20,7 @@ _ADVICE = {
     "unable to open database file": "The file can't be opened. Check its path and permissions.",
     "readonly database": "The file or its folder can't be written. Check the permissions.",
     "database is locked": "Another process kept it locked for too long. Stop it or try again.",
-    "disk i/o error": "The disk or the network folder failed. Check it and run the command again.",
+    "disk i/o error": "The disk or the network folder failed, or memory is short. Check them.",
     "append-only": "The ledger of promotions is append-only. Record a new decision instead.",
     "connection refused": "The server can't be reached. Check its host and port, and that it runs.",
     "failed to resolve host": "The server's host name is unknown. Check database.url.",

@@ -135,12 +135,11 @@ class Preparation:
             # Next to the result, so that files can be moved instead of copied.
             scratch = stack.enter_context(scratch_folder(".scratch-", folder))
             cache = result_cache(self.config)
-            if cache is None:
+            if cache is not None and cache.open():
+                stack.callback(cache.prune)
+            else:
                 # Chunks need a place all the same; this one is gone with the scratch folder.
                 cache = ResultCache(folder=scratch / "results", gigabytes=0.0)
-            else:
-                cache.open()
-                stack.callback(cache.prune)
             yield scratch, cache
 
     def _prepare_chunks(

@@ -1,0 +1,49 @@
+import errno
+import shutil
+import tempfile
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from tunetrail.cli.error_line import error_line
+from tunetrail.errors import ConfigError
+
+ADVICE = "Free some space and run the same command again."
+DiskUsage = namedtuple("DiskUsage", "total used free")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ConfigError("seed must be\nan integer"), "error: seed must be an integer"),
+        (PermissionError(errno.EACCES, "Permission denied", "a"), "error: Permission denied: a"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/x"),
+            f"error: No space left on device: /data/x. {ADVICE}",
+        ),
+        (KeyError("x"), "error: unexpected KeyError: 'x' (--debug shows where)"),
+    ],
+)
+def test_an_error_is_one_line(error: Exception, line: str) -> None:
+    assert error_line(error) == line
+
+
+def test_a_full_disk_that_no_error_names_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, real = tmp_path / "full", shutil.disk_usage
+
+    def usage(folder: Path) -> object:
+        return DiskUsage(10, 10, 0) if Path(folder) == full else real(folder)
+
+    full.mkdir()
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    monkeypatch.setattr(tempfile, "tempdir", str(full))
+    error = OSError(errno.ENOSPC, "No space left on device")
+
+    assert error_line(error) == (
+        f"error: No space left on device: the temporary folder {full}. {ADVICE}"
+    )
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert error_line(error) == f"error: No space left on device. {ADVICE}"
