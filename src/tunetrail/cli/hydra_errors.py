@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tunetrail.cli.conf_groups import groups
 from tunetrail.config.key_suggestions import did_you_mean_key
 from tunetrail.config.synonyms import words_of
-from tunetrail.errors import ConfigError, did_you_mean
+from tunetrail.errors import ConfigError, did_you_mean, one_line
 
 NO_SESSION = "session_id must be given, as in session_id=ID. `tunetrail sessions` lists them."
 _VARIABLES = {
@@ -32,12 +32,18 @@ def readable_errors() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explained(error)) from error
     except ValueError as error:
-        # Hydra raises these two as plain ValueErrors; any other one is a bug and stays as it is.
+        # Hydra raises these as plain ValueErrors; any other one is a bug and stays as it is.
         if "Config group override must be" in str(error):
             advice = "a config group takes the name of one of its options, as in embedding=minilm."
             raise ConfigError(advice) from error
         if "--multirun" in str(error):
             raise ConfigError(str(error)) from error
+        # What Python's logging says of a level or a handler that there isn't.
+        if str(error).startswith("Unable to configure"):
+            raise ConfigError(
+                "hydra.job_logging must be a configuration that Python's logging takes, got "
+                f"{one_line(error.__cause__ or error).rstrip('.')}. Correct or drop the override."
+            ) from error
         raise
 
 

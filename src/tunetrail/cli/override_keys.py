@@ -10,6 +10,9 @@ from tunetrail.errors import ConfigError
 _OVERRIDE = re.compile(r"(?P<sign>~|\+{0,2})(?P<key>[^=]*)(?P<equals>=?)")
 _NOT_OURS = re.compile(r"hydra([./]|$)|.*[@/]")
 """Keys of Hydra itself, and groups with a package or below another group."""
+_LOGGING = re.compile(r"hydra\.(job|hydra)_logging\b")
+_CODE = re.compile(r"\(\)|\bclass\b|_target_")
+"""What lets Python's logging call a function or a class of any module."""
 
 
 def check_keys(overrides: Sequence[str]) -> None:
@@ -19,7 +22,12 @@ def check_keys(overrides: Sequence[str]) -> None:
     """
     known_groups = tuple(groups())
     model_type = next((value for key, value in _pairs(overrides) if key == "model_type"), "")
-    for key, _ in _pairs(overrides):
+    for key, value in _pairs(overrides):
+        if _LOGGING.match(key) and _CODE.search(f"{key}={value}"):
+            raise ConfigError(
+                f"{key} must name no function and no class, got {value!r}. Set levels, formats and "
+                "file names only."
+            )
         if _NOT_OURS.match(key) or is_known_key(key, known_groups):
             continue
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 import inspect
 import types
+from dataclasses import is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
 from tunetrail.errors import ConfigError
@@ -60,4 +61,6 @@ def _words(hint: Any) -> list[str]:
             words += map(repr, get_args(alternative))
         elif plain in _TYPE_WORDS:
             words.append(_TYPE_WORDS[plain])
+        elif is_dataclass(plain):
+            words.append("a section")
     return words or ["left out"]

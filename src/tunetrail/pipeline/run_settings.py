@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from tunetrail.config import MODEL_SECTIONS, ModelSection, Settings, TrackingConfig
-from tunetrail.errors import UserError, did_you_mean
+from tunetrail.config.argument_types import check_type
+from tunetrail.errors import ConfigError, UserError, did_you_mean
 from tunetrail.stores.tracking_errors import shown_uri
 
 _Section = TypeVar("_Section")
@@ -79,6 +80,21 @@ def _section_of(section: type[_Section], plain: Mapping[str, Any], prefix: str) 
                 f"{did_you_mean(name, kinds)} Resume with the version that began the run."
             )
         nested = dataclasses.is_dataclass(kinds[name]) and isinstance(value, Mapping)
-        values[name] = _section_of(kinds[name], value, f"{prefix}{name}.") if nested else value
+        if nested:
+            values[name] = _section_of(kinds[name], value, f"{prefix}{name}.")
+        else:
+            values[name] = _checked(f"{prefix}{name}", value, kinds[name])
     # The constructor checks the values: a range may be narrower than when the run began.
     return section(**values)
+
+
+def _checked(key: str, value: Any, kind: Any) -> Any:
+    """Return a stored value; raises `UserError` if it doesn't have the type of its key."""
+    try:
+        check_type(key, value, kind)
+    except ConfigError as error:
+        raise UserError(
+            f"the run's configuration is damaged: {error} Correct it where the run is stored, or "
+            "train again."
+        ) from error
+    return value

@@ -227,6 +227,21 @@ def test_check_keys_leaves_known_keys_and_what_belongs_to_hydra(override: str) -
     check_keys([override])
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "hydra.job_logging.handlers.x={'()': os.getcwd}",
+        "+hydra.job_logging.handlers.x.class=subprocess.Popen",
+        "+hydra.hydra_logging.filters.f={class: x.Y}",
+        "++hydra.job_logging.formatters.f._target_=os.system",
+    ],
+)
+def test_check_keys_refuses_code_in_the_configuration_of_the_log(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"^hydra\.(job|hydra)_logging\S+ must name no function"):
+        check_keys(["seed=1", override])
+    check_keys(["hydra.job_logging.root.level=DEBUG", "hydra/job_logging=none"])
+
+
 @pytest.mark.parametrize("override", ["lora.r=8", "+lora.r=8", "~lora.r", "++lora.r={a: 1}"])
 def test_check_keys_refuses_what_hydra_would_name_in_its_own_words(override: str) -> None:
     with pytest.raises(

@@ -73,6 +73,35 @@ def test_settings_that_are_no_longer_allowed_are_refused() -> None:
         settings_of(content, SECRET)
 
 
+@pytest.mark.parametrize(
+    ("section", "name", "value", "rule"),
+    [
+        ([], "seed", "x", "seed must be an integer, got 'x'"),
+        ([], "seed", None, "seed must be an integer, got None"),
+        ([], "gate", [1], "gate must be a section, got \\[1\\]"),
+        (
+            ["embedding", "training"],
+            "learning_rate",
+            {"a": 1},
+            "embedding.training.learning_rate must be a number or a text, got {'a': 1}",
+        ),
+        (["trainer"], "callbacks", "ema", "trainer.callbacks must be a mapping, got 'ema'"),
+    ],
+)
+def test_damaged_settings_are_named(
+    section: list[str], name: str, value: object, rule: str
+) -> None:
+    content = plain(Settings())
+    owner = content
+    for key in section:
+        owner = owner[key]
+    owner[name] = value
+
+    with pytest.raises(UserError, match=f"the run's configuration is damaged: {rule}") as caught:
+        settings_of(content, SECRET)
+    assert "\n" not in str(caught.value)
+
+
 def test_settings_of_an_older_version_get_the_defaults_of_what_is_new() -> None:
     content = plain(Settings(seed=3))
     del content["gate"], content["embedding"]["training"]["guards"]
