@@ -3,6 +3,7 @@
 It imports neither Hydra nor torch nor MLflow, and no command whose options aren't asked for.
 """
 
+import contextlib
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from tunetrail.cli.conf_groups import EXPERIMENTS, SWEEP, groups, option_comment
 from tunetrail.cli.spellings import COMPOSED_COMMANDS, as_overrides, help_of, options_of
 from tunetrail.config import default_database_url
-from tunetrail.config.keys import Setting, all_settings
+from tunetrail.config.keys import Setting, all_settings, extension_settings
+from tunetrail.errors import ConfigError
 from tunetrail.extensions import FAMILIES
 from tunetrail.samples import sample_kinds
 from tunetrail.stores.quick_names import quick_names
@@ -169,8 +171,22 @@ def _keys(typed: str, equals: str) -> Iterator[Candidate]:
                 package = setting.point.packages(name)
                 yield Candidate(word=f"{key}.{name}.", meaning=f"{setting.point.noun} of {package}")
         if key.rpartition(".")[0] == section:
-            end = "." if setting.is_section or setting.is_mapping else equals
-            yield Candidate(word=f"{key}{end}", meaning=setting.meaning)
+            yield _key(setting, equals)
+    for setting in _options_of_extension(section).values():
+        if setting.key.rpartition(".")[0] == section:
+            yield _key(setting, equals)
+
+
+def _key(setting: Setting, equals: str) -> Candidate:
+    end = "." if setting.is_section or setting.is_mapping else equals
+    return Candidate(word=f"{setting.key}{end}", meaning=setting.meaning)
+
+
+def _options_of_extension(key: str) -> dict[str, Setting]:
+    """Return the options of the extension that a key names; none if its package is broken."""
+    with contextlib.suppress(ConfigError):
+        return extension_settings(key)
+    return {}
 
 
 def _values(override: str, url: str) -> Iterator[Candidate]:
@@ -189,8 +205,10 @@ def _values(override: str, url: str) -> Iterator[Candidate]:
             yield Candidate(word=f"{beginning}{candidate.word}")
     elif name == "model_type":
         yield from (Candidate(word=f"{beginning}{word}") for word in _model_types())
-    elif name in all_settings() and not options:
-        yield from (Candidate(word=f"{beginning}{word}") for word in _words(all_settings()[name]))
+    elif not options:
+        setting = all_settings().get(name) or _options_of_extension(name).get(name)
+        known_words = [] if setting is None else _words(setting)
+        yield from (Candidate(word=f"{beginning}{word}") for word in known_words)
 
 
 def _words(setting: Setting) -> Iterable[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.commands import CallMain
+from tests.packages import Install
 
 from tunetrail import DatabaseManager
 from tunetrail.cli.complete import candidates
@@ -34,6 +35,39 @@ def database(workplace: Path) -> str:
 
 def words(*typed: str) -> list[str]:
     return [candidate.word for candidate in candidates(typed)]
+
+
+LOSS = """
+from dataclasses import dataclass
+from tunetrail.config.checks import one_of, setting
+from tunetrail.config.losses import Loss, Negatives
+
+@dataclass(kw_only=True)
+class Options:
+    margin: float = 0.2
+    mode: str = setting("soft", one_of("soft", "hard"))
+
+HINGE = Loss(name="hinge", shapes=("pair",), negatives=Negatives.IN_BATCH, build=print, options_class=Options)
+"""
+
+
+def test_options_of_an_extension_are_offered_with_their_values(install: Install) -> None:
+    install(LOSS, losses={"hinge": "HINGE", "broken": "NOTHING"})
+    section = "embedding.extensions"
+
+    assert words("train", f"{section}.") == [f"{section}.broken.", f"{section}.hinge."]
+    # Only now is the package imported.
+    assert "acme_models" not in sys.modules
+    assert words("train", f"{section}.hinge.m") == [
+        f"{section}.hinge.margin=",
+        f"{section}.hinge.mode=",
+    ]
+    assert words("train", f"{section}.hinge.mode=") == [
+        f"{section}.hinge.mode=soft",
+        f"{section}.hinge.mode=hard",
+    ]
+    assert words("train", f"{section}.hinge.margin=") == [f"{section}.hinge.margin=0.2"]
+    assert words("train", f"{section}.broken.") == words("train", f"{section}.hinge.x=") == []
 
 
 @pytest.mark.parametrize(
