@@ -16,6 +16,7 @@ from tunetrail.cli.key_help import asks_for_help
 from tunetrail.cli.output import show
 from tunetrail.config import TrainRequest, checked_session_ids
 from tunetrail.errors import ConfigError
+from tunetrail.reporting.readable import counted
 
 if TYPE_CHECKING:
     from tunetrail.data.flow.prepared import PreparedSession
@@ -132,8 +133,8 @@ def _lines(session: "PreparedSession", rejected: int) -> Iterator[str]:
 
     if rejected:
         yield (
-            f"{rejected:,} rows were rejected when they were ingested, "
-            "because they aren't samples; `tunetrail sessions` counts them"
+            f"rejected when it was ingested: {counted(rejected, 'row')} that can't be a sample; "
+            "`tunetrail sessions` counts them"
         )
     # In alphabetical order, errors come before warnings.
     for finding in sorted(session.findings, key=lambda finding: finding.severity):

@@ -150,6 +150,8 @@ def _print_family(family: "FamilySummary", most_rows: int, console: "Console") -
 
 def _decision(family: "FamilySummary") -> Iterator[str]:
     """Yield what was decided on a model type, on which evidence and why."""
+    from tunetrail.reporting.readable import counted
+
     if family.comparison is None:
         yield f"{family.model_type}: not evaluated"
         return
@@ -162,12 +164,13 @@ def _decision(family: "FamilySummary") -> Iterator[str]:
     comparison = family.comparison
     against = comparison["against"].removeprefix("models:/")
     interval = _bounds(_interval(comparison), confidence=comparison["confidence"])
-    groups = f" in {comparison['clusters']} groups" if comparison.get("clusters") else ""
+    clusters = comparison.get("clusters")
+    groups = f" in {counted(clusters, 'group')}" if clusters else ""
     label = family.metrics[0].label if family.metrics else comparison["metric"]
     yield (
         f"{label} {comparison['before']:.4f} -> {comparison['after']:.4f}, "
         f"{comparison['improvement']:+.4f}{interval or ' (no interval)'} over "
-        f"{comparison['examples']} test rows{groups}, against "
+        f"{counted(comparison['examples'], 'test row')}{groups}, against "
         f"{'the base model' if against == BASE else against}"
     )
     if family.reason:

@@ -9,6 +9,7 @@ from tunetrail.cli.output import show
 from tunetrail.cli.terminal import say
 from tunetrail.config import TrainRequest
 from tunetrail.errors import ConfigError, TrackingError
+from tunetrail.reporting.readable import counted
 
 _HELP = """\
 usage: tunetrail sync [output_dir=DIR] [tracking.uri=URI | tracking=server]
@@ -69,13 +70,14 @@ def _sync(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
         if delivery.is_running:
             say(f"{delivery.path.name}: left to its training, which is running")
             continue
-        say(f"{delivery.path.name}: {delivery.points} metric values delivered")
+        say(f"{delivery.path.name}: {counted(delivery.points, 'metric value')} delivered")
         if delivery.problem is not None:
             refusals.append(f"{delivery.path}: {delivery.problem}")
     show(lambda: {"deliveries": deliveries})
     if refusals:
         raise TrackingError(
-            f"{len(refusals)} files of metrics stay. The first is {refusals[0]}. Delete a file to "
-            f"give its metrics up; the store is {shown_uri(tracker.config.uri)}."
+            f"{counted(len(refusals), 'file')} of metrics undelivered, the first {refusals[0]}. "
+            "Delete a file to give its metrics up; the store is "
+            f"{shown_uri(tracker.config.uri)}."
         )
     return {}

@@ -16,6 +16,7 @@ from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.metrics import ANSWER_METRICS, answer_metrics_of, metric_named
 from tunetrail.evaluation.scores import Scores, check_equal
 from tunetrail.evaluation.share_intervals import Interval
+from tunetrail.reporting.readable import counted
 
 WRITTEN = "written"
 """The per-example texts that the model has written; None if it was asked for none."""
@@ -236,4 +237,4 @@ def answer_sentence(summary: Mapping[str, Any]) -> str:
             lower, upper = values["after_interval"]
             phrase += f" [{lower:.3f}, {upper:.3f}]"
         phrases.append(phrase)
-    return f"{summary['answers']} answers written: {', '.join(phrases)}"
+    return f"{counted(summary['answers'], 'answer')} written: {', '.join(phrases)}"

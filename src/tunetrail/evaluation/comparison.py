@@ -19,6 +19,7 @@ from tunetrail.evaluation.resampling import (
 )
 from tunetrail.evaluation.scores import UNSHARED_BYTES, Scores
 from tunetrail.plain_values import plain_values
+from tunetrail.reporting.readable import counted
 
 POWER = 0.8
 """Probability with which the smallest detectable gain would be found."""
@@ -107,12 +108,13 @@ class Comparison:
     def rows_in_words(self) -> str:
         """Return how many test rows the examples are, and of how many, for a line of text."""
         if self.scored_rows is None or self.side_rows is None:
-            return f"{self.examples} test rows" + self._bytes_in_words
+            return counted(self.examples, "test row") + self._bytes_in_words
         rows = f"{self.scored_rows} of {self.side_rows} test rows" + self._bytes_in_words
         if self.left_out_rows:
             rows += f" ({self.left_out_rows} left out, as root knows near-duplicates)"
         # Rows with equal anchors are one query.
-        return rows if self.examples == self.scored_rows else f"{rows} ({self.examples} queries)"
+        queries = "1 query" if self.examples == 1 else f"{self.examples:,} queries"
+        return rows if self.examples == self.scored_rows else f"{rows} ({queries})"
 
     @property
     def _bytes_in_words(self) -> str:

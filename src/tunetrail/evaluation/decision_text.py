@@ -3,6 +3,7 @@
 from tunetrail.config import BASE
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.metrics import metric_named
+from tunetrail.reporting.readable import counted
 
 
 def decision_text(
@@ -47,6 +48,8 @@ def evidence_in_words(comparison: Comparison) -> str:
     groups = ""
     # Groups of one row each would say nothing new.
     if comparison.clusters is not None and comparison.clusters < comparison.examples:
-        groups = f" in {comparison.clusters:,} groups"
-    among = f", ranked among {comparison.documents:,} documents" if comparison.documents else ""
+        groups = f" in {counted(comparison.clusters, 'group')}"
+    among = ""
+    if comparison.documents:
+        among = f", ranked among {counted(comparison.documents, 'document')}"
     return f"{comparison.rows_in_words}{groups}{among}"

@@ -17,6 +17,7 @@ from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scores import Scores, scores_from
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.plain_values import plain_values
+from tunetrail.reporting.readable import counted
 
 
 def recipe_name(budget: float) -> str:
@@ -127,10 +128,10 @@ class PairedGain:
         """The gain and its evidence, for people."""
         comparison = self.comparison
         label = metric_named(comparison.metric).label
-        rows = comparison.rows_in_words.replace("test rows", "held-out rows")
+        rows = comparison.rows_in_words.replace("test row", "held-out row")
         # Groups of one row each would say nothing new.
         if comparison.clusters is not None and comparison.clusters < comparison.examples:
-            rows += f" in {comparison.clusters} groups"
+            rows += f" in {counted(comparison.clusters, 'group')}"
         bounds = comparison.interval_in_words
         if comparison.lower is not None:
             bounds = f"{100.0 * comparison.confidence:.3g} % interval {bounds}"
@@ -142,7 +143,7 @@ class PairedGain:
                 f"; mean of the folds {self.mean_difference:+.4f}, corrected interval "
                 f"{self.mean_lower:+.4f} … {self.mean_upper:+.4f}"
             )
-        folds = "1 fold" if len(self.differences) == 1 else f"{len(self.differences)} folds"
+        folds = counted(len(self.differences), "fold")
         return (
             f"{self.recipe}: {label} {comparison.after:.4f} against {comparison.before:.4f} of the "
             f"base model, improvement {comparison.improvement:+.4f} ({bounds}) over "

@@ -30,6 +30,7 @@ from tunetrail.evaluation.significance import (
     rank_test,
 )
 from tunetrail.plain_values import plain_values
+from tunetrail.reporting.readable import counted
 
 NOT_CORRECTED_FOR_LOOKS = (
     "Not corrected for looks: of many models compared on the same rows, one is the best by chance. "
@@ -170,23 +171,22 @@ class ModelComparison:
     def rows_in_words(self) -> str:
         """The rows that were compared, and which were left out."""
         side = "test" if self.folds is None else "held-out"
-        text = f"{self.examples} {side} {'row' if self.examples == 1 else 'rows'}"
+        text = counted(self.examples, f"{side} row")
         if self.folds is not None:
-            text += f" of {self.folds} folds"
+            text += f" of {counted(self.folds, 'fold')}"
 
         if self.clusters is not None:
-            text += f" in {self.clusters} {'group' if self.clusters == 1 else 'groups'}"
+            text += f" in {counted(self.clusters, 'group')}"
         if self.documents is not None:
-            text += f" among {self.documents:,} documents"
+            text += f" among {counted(self.documents, 'document')}"
         if self.bytes is not None:
-            text += f", {self.bytes:,} bytes"
+            text += f", {counted(self.bytes, 'byte')}"
 
         if self.left_out:
-            text += f"; {self.left_out} further rows that not all models share are left out"
+            text += f"; left out: {counted(self.left_out, 'further row')} that not all models share"
         if self.cut_rows:
-            text += (
-                f"; {self.cut_rows} rows that the tokenizers cut at different bytes are left out"
-            )
+            rows = counted(self.cut_rows, "row")
+            text += f"; left out: {rows} that the tokenizers cut at different bytes"
 
         return text
 

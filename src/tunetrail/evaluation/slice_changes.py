@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from tunetrail.plain_values import plain_values
+from tunetrail.reporting.readable import counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +35,7 @@ class SliceChange:
         """Return the change with its interval, and the slice."""
         return (
             f"{self.improvement:+.4f} ({self.lower:+.4f} … {self.upper:+.4f}, corrected for all "
-            f"slices) on {self.rows} rows with {self.attribute} {self.value!r}"
+            f"slices) on {counted(self.rows, 'row')} with {self.attribute} {self.value!r}"
         )
 
     @classmethod

@@ -8,6 +8,7 @@ from tunetrail.config import CrossValidationConfig, TrainingConfig
 from tunetrail.data.splits import Fold
 from tunetrail.learning.fitting import budgeted
 from tunetrail.pipeline.stages.prepare import PreparedRows
+from tunetrail.reporting.readable import counted
 
 SCORING_COST = 1.0 / 3.0
 """What it takes to score a row, as a share of a training step on it: the backward pass takes twice
@@ -39,7 +40,8 @@ class FoldChoice:
             return None
         return (
             f"only {len(self.folds)} of {self.all_folds} folds are trained, as all would take as "
-            f"long as {self.all_steps} steps and the training itself takes {self.training_steps}. "
+            f"long as {counted(self.all_steps, 'step')} and the training itself takes "
+            f"{self.training_steps:,}. "
             "Raise cross_validation.max_cost to train more."
         )
 

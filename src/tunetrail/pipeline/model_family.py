@@ -37,6 +37,7 @@ from tunetrail.pipeline.monitoring import (
 from tunetrail.pipeline.scoring import (
     draw_by_content,
 )
+from tunetrail.reporting.readable import counted
 from tunetrail.samples import SampleKind, shapes_of_kind
 
 if TYPE_CHECKING:
@@ -163,8 +164,9 @@ class ModelFamily:
         limit = f"{self.name}.max_length"
         cut_off = len(rows) - len(scorable)
         if cut_off:
+            rows_in_words = counted(cut_off, "row")
             logger.warning(
-                "%s: %d rows aren't scored, as %s cuts off their outputs", self.name, cut_off, limit
+                "%s: %s left unscored, as %s cuts off the output", self.name, rows_in_words, limit
             )
         if scorable.empty:
             max_length = self.section(settings).max_length

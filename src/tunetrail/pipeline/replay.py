@@ -29,6 +29,7 @@ from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.preparing import build_preparation
 from tunetrail.pipeline.session_rows import session_frames
+from tunetrail.reporting.readable import counted
 from tunetrail.samples import shape_named
 from tunetrail.stores.benchmark import session_quotas
 
@@ -65,7 +66,7 @@ class ReplayedRows:
     def in_words(self) -> str:
         """Return, for example, `96 rows: s1 64, s2 32`."""
         counts = [f"{session} {count}" for session, count in self.counts.items()]
-        return f"{len(self.rows)} rows: {', '.join(counts)}"
+        return f"{counted(len(self.rows), 'row')}: {', '.join(counts)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts and digests, JSON-serialisable."""

@@ -12,7 +12,7 @@ from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.slices import EMBEDDING_CLUSTER
 from tunetrail.pipeline.answers import TABLE
-from tunetrail.reporting.readable import readable
+from tunetrail.reporting.readable import counted, readable
 
 COLUMNS = ("model", "metric", "before", "after", "improvement", "decision", "version")
 _LONGEST_VALUE = 40
@@ -71,9 +71,10 @@ def _sentences(steps: Mapping[str, Mapping[str, Any]]) -> list[str]:
     comparison = Comparison.from_dict(step)
     against = "the base model" if step["against"] == BASE else step["against"]
     # Rows of one group aren't independent: the interval resamples whole groups.
-    groups = f" in {comparison.clusters} groups" if comparison.clusters else ""
+    groups = f" in {counted(comparison.clusters, 'group')}" if comparison.clusters else ""
     confidence = 100.0 * comparison.confidence
-    among = f" among {comparison.documents:,} documents" if comparison.documents else ""
+    documents = comparison.documents
+    among = f" among {counted(documents, 'document')}" if documents else ""
     sentences = [
         f"before is {against}; {confidence:.3g}% interval over "
         f"{comparison.rows_in_words}{groups}{among}; {steps['deployment']['reason']}"
@@ -108,7 +109,8 @@ def _sentences(steps: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _replay_in_words(replayed: Mapping[str, Any]) -> str:
     """Return how many rows of which earlier sessions were learnt again."""
     counts = [f"{session} {entry['rows']}" for session, entry in replayed["sessions"].items()]
-    return f"{replayed['rows']} rows of earlier sessions were learnt again: {', '.join(counts)}"
+    rows = counted(replayed["rows"], "row")
+    return f"learnt again: {rows} of earlier sessions ({', '.join(counts)})"
 
 
 def _worst_session_in_words(changes: Mapping[str, Mapping[str, Any]], which: str) -> str:
@@ -137,8 +139,8 @@ def _general_set_in_words(changes: Mapping[str, Mapping[str, Any]]) -> str:
 def _errors_in_words(errors: Mapping[str, Any]) -> str:
     """Return what a training fixed and broke, and where the model is worst."""
     words = (
-        f"{errors['fixed']} rows fixed, {errors['broken']} broken, {errors['wrong']} still wrong "
-        f"(a row is right if {errors['rule']})"
+        f"{counted(errors['fixed'], 'row')} fixed, {errors['broken']} broken, "
+        f"{errors['wrong']} still wrong (a row is right if {errors['rule']})"
     )
     worst, weakest = errors["worst_slice"], errors["weakest_slice"]
     if worst is None or weakest is None:
@@ -155,6 +157,7 @@ def _errors_in_words(errors: Mapping[str, Any]) -> str:
 
 
 def _slice_in_words(line: Mapping[str, Any]) -> str:
+    rows = counted(line["rows"], "row")
     if line["attribute"] == EMBEDDING_CLUSTER:
-        return f"texts are near row {line['value']} ({line['rows']} rows)"
-    return f"{line['attribute']} is {readable(line['value'], _LONGEST_VALUE)} ({line['rows']} rows)"
+        return f"texts are near row {line['value']} ({rows})"
+    return f"{line['attribute']} is {readable(line['value'], _LONGEST_VALUE)} ({rows})"

@@ -272,7 +272,7 @@ def test_common_rows_are_compared_on_request_and_counted() -> None:
     assert (result.examples, result.left_out) == (40, 40)
     # Text 20 has the value 20/59 in a, and 0/59 + 0.1 in b.
     assert result.pairs[0].comparison.improvement == pytest.approx(0.1 - 20 / 59)
-    assert "40 further rows that not all models share are left out" in result.rows_in_words
+    assert "left out: 40 further rows that not all models share" in result.rows_in_words
     with pytest.raises(UserError, match="same documents"):
         compare_models([models[0], model("b", VALUES, corpus="corpus-2")], common=True)
 

@@ -96,7 +96,7 @@ def test_scorable_rows_leaves_out_rows_that_are_cut_off(
     scorable = LLM.scorable_rows(settings, learner, [model, model], frame)
 
     assert list(scorable["row_id"]) == [0]
-    assert "1 rows aren't scored, as llm.max_length cuts off their outputs" in caplog.text
+    assert "1 row left unscored, as llm.max_length cuts off the output" in caplog.text
     with pytest.raises(
         SampleError, match=r"llm\.max_length=40 cuts off the outputs of all rows.* Raise it"
     ):

@@ -23,6 +23,7 @@ from tunetrail.data.checks.mislabelled import mislabelled
 from tunetrail.data.checks.outliers import outliers
 from tunetrail.data.checks.results import Flag
 from tunetrail.data.rows import texts_of_rows
+from tunetrail.reporting.readable import counted
 
 logger = logging.getLogger(__name__)
 
@@ -255,7 +256,8 @@ def _check_labels(
     if is_active("labels.similar", config) and config.labels.known is None:
         similar = similar_labels(counts)
         pairs = [
-            f"{label!r} ({counts[label]} rows) looks like {commoner!r} ({counts[commoner]})"
+            f"{label!r} ({counted(counts[label], 'row')}) looks like "
+            f"{commoner!r} ({counts[commoner]})"
             for label, commoner in similar.items()
             if label not in reasons
         ]
@@ -267,5 +269,5 @@ def _check_labels(
     if counts and is_active("labels.imbalance", config):
         (most_common, most), (rarest, fewest) = counts.most_common()[0], counts.most_common()[-1]
         findings.measures["labels.imbalance"] = imbalance(counts)
-        note = f"{most_common!r} has {most} rows, {rarest!r} {fewest}"
+        note = f"{most_common!r} has {counted(most, 'row')}, {rarest!r} {fewest}"
         findings.notes["labels.imbalance"] = note

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from tunetrail.data.checks.results import StepAccount
 from tunetrail.data.flow.chunk_steps import ChunkCounts, PreparedChunk
 from tunetrail.data.flow.removals import Removals
+from tunetrail.reporting.readable import counted
 
 
 def step_accounts(
@@ -63,7 +64,7 @@ def too_few_left(validation: StepAccount, allowed_share: float) -> str | None:
     return (
         f"rejected rows must be at most {allowed_share:.0%} of all, "
         f"got {validation.set_aside} of {validation.rows_in}; "
-        f"most common reason: {reason} ({count} rows). Fix or remove them{raise_limit}."
+        f"most common reason: {reason} ({counted(count, 'row')}). Fix or remove them{raise_limit}."
     )
 
 

@@ -42,6 +42,7 @@ from tunetrail.data.privacy import Scrubber
 from tunetrail.data.sides import Sides, assign_sides
 from tunetrail.data.twins.duplicates import SketchBook, sketch_book
 from tunetrail.errors import SampleError
+from tunetrail.reporting.readable import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +152,8 @@ class SessionStage:
         if not remaining:
             reason, count = next(iter(cleaning.reasons.items()), ("none came", 0))
             raise SampleError(
-                f"no row is left to split; most common reason in cleaning: {reason} ({count} rows)."
+                "no row is left to split; most common reason in cleaning: "
+                f"{reason} ({counted(count, 'row')})."
             )
 
         def of_remaining(values: Sequence[Any]) -> list[Any]:

@@ -23,6 +23,7 @@ from tunetrail.learning.preflight.findings import (
     ok,
     warning,
 )
+from tunetrail.reporting.readable import counted
 
 EQUAL_SHARE = 0.5
 """Share of pairs of equal texts above which the columns must be wrong."""
@@ -56,9 +57,10 @@ def _check_batches_of(
 ) -> PreflightFinding:
     name = "rows per batch"
     rows, batches = len(records), len(datamodule.sampler_of(shape, records))
+    in_words = f"{counted(rows, 'row')} in {'1 batch' if batches == 1 else f'{batches:,} batches'}"
     by_tokens = datamodule.batches.tokens
     if loss.learns_alone(with_negative=all(record.get("negative") for record in records)):
-        return ok(name, f"{rows} rows in {batches} batches for the loss {loss.name}")
+        return ok(name, f"{in_words} for the loss {loss.name}")
 
     if rows == 1:
         message = f"The training must have at least 2 rows for the loss {loss.name}, got 1."
@@ -73,7 +75,7 @@ def _check_batches_of(
         )
         return error(
             name,
-            f"{rule} for the loss {loss.name}, got {rows} rows in {batches} batches: "
+            f"{rule} for the loss {loss.name}, got {in_words}: "
             "a row by itself teaches it nothing. Raise it.",
             ConfigError,
         )
@@ -83,14 +85,14 @@ def _check_batches_of(
         return warning(
             name,
             f"training.batches.tokens={by_tokens} leaves many batches with one row, which teaches "
-            f"the loss {loss.name} nothing: {rows} rows in {batches} batches. Raise it.",
+            f"the loss {loss.name} nothing: {in_words}. Raise it.",
         )
 
     if shape == datamodule.shape and len(datamodule.validation) == 1:
         message = f"The validation has one row, for which the loss {loss.name} is always the same."
         return warning(name, message)
 
-    return ok(name, f"{rows} rows in {batches} batches for the loss {loss.name}")
+    return ok(name, f"{in_words} for the loss {loss.name}")
 
 
 def check_pairs(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding:

@@ -7,6 +7,7 @@ from tunetrail.errors import SampleError
 from tunetrail.learning.language_model.record_tokenizer import AnswerPair, RecordTokenizer
 from tunetrail.learning.tokens.chat import TokenizedExample, is_preference
 from tunetrail.learning.training.records import Record
+from tunetrail.reporting.readable import counted
 
 _logger = logging.getLogger(__name__)
 
@@ -70,10 +71,10 @@ def _name_context_answers(examples: Sequence[TokenizedExample]) -> None:
     context_answers = sum(example.context_answers for example in examples)
     if context_answers:
         _logger.warning(
-            "%d answers before the last one of their chats are context only: the chat "
-            "template writes them in another way once the chat goes on. To learn them as "
-            "well, add the chat up to each of them as a row of its own.",
-            context_answers,
+            "context only: %s before the last one of a chat, which the chat template writes in "
+            "another way once the chat goes on. To learn it as well, add the chat up to it as a "
+            "row of its own.",
+            counted(context_answers, "answer"),
         )
 
 

@@ -24,6 +24,7 @@ from tunetrail.learning.tokens.chat import (
     supervised_counts,
 )
 from tunetrail.learning.tokens.rendering import answer_end
+from tunetrail.reporting.readable import counted
 
 LOW_SHARE = 0.01
 """Share of supervised tokens below which nearly all of the work teaches nothing."""
@@ -52,7 +53,7 @@ def check_supervised(trainer: Trainer, module: LanguageModelModule) -> Preflight
     message = f"{share(learnt, tokens)} of the tokens are learnt"
     left_out = trainer.datamodule.left_out  # type: ignore[attr-defined]
     if left_out:
-        message += f"; {left_out} rows are left out: their output is empty or beyond llm.max_length"
+        message += f"; left out: {counted(left_out, 'row')} whose output is empty or too long"
     if left_out or learnt < LOW_SHARE * tokens:
         return warning(name, f"{message}.")
     return ok(name, message)

@@ -7,7 +7,7 @@ from typing import Any
 from tunetrail.pipeline.fold_costs import SCORING_COST
 from tunetrail.pipeline.planning.workload import Workload
 from tunetrail.plain_values import plain_values
-from tunetrail.reporting.readable import duration
+from tunetrail.reporting.readable import counted, duration
 
 CHECKPOINT_FILES = 4
 """The best checkpoint, the last one, the last good one, and the one that is being written."""
@@ -135,7 +135,7 @@ def estimate_stages(
     load_seconds = speeds.load_seconds
     if search_steps:
         seconds = load_seconds + search_steps * step_seconds
-        detail = f"learning rate, {search_steps} steps"
+        detail = f"learning rate, {counted(search_steps, 'step')}"
         stages.append(StageEstimate(stage="search", seconds=seconds, detail=detail))
         load_seconds = speeds.read_seconds
     if work.folds:
@@ -153,7 +153,7 @@ def estimate_stages(
             + work.reminings * mining_seconds
             + speeds.save_seconds
             + speeds.slowdown * fixed.training,
-            detail=f"{work.steps:,} steps, {work.validations:,} validations",
+            detail=f"{counted(work.steps, 'step')}, {counted(work.validations, 'validation')}",
         )
     )
 
@@ -179,7 +179,7 @@ def estimate_stages(
 
 def _scored_rows(work: Workload) -> str:
     further = f" and {work.further_test_rows:,} of others" if work.further_test_rows else ""
-    return f"{work.rows['test']:,} test rows{further}, scored by both models"
+    return f"{counted(work.rows['test'], 'test row')}{further}, scored by both models"
 
 
 def _cross_validation(
@@ -190,7 +190,8 @@ def _cross_validation(
     fixed_seconds = trained * speeds.slowdown * fixed.fold
     scoring = speeds.score_seconds * work.fold_tokens
 
-    detail = f"{len(work.folds)} of {work.all_folds} folds, {work.fold_steps:,} steps"
+    fold_steps = counted(work.fold_steps, "step")
+    detail = f"{len(work.folds)} of {work.all_folds} folds, {fold_steps}"
     if work.fold_arms > 1:
         detail += ", with and without added rows"
     seconds = loading + fixed_seconds + work.fold_steps * step_seconds + scoring

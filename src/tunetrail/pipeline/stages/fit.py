@@ -29,6 +29,7 @@ from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.pipeline.train_rows import TrainRowBuilder
 from tunetrail.pipeline.training_start import auto_values, start_of_training
+from tunetrail.reporting.readable import counted
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +162,8 @@ def _train(
     row_count = len(prepared.train)
     if prepared.additional is not None:
         row_count += len(prepared.additional)
-    logger.info("%s: training from %s on %d rows", context.model_type, started_from, row_count)
+    rows = counted(row_count, "row")
+    logger.info("%s: training from %s on %s", context.model_type, started_from, rows)
     clock = context.clock
     measurements = run_fit_job(folder, clock.following(report, TRAINING), clock.in_words)
 
@@ -195,4 +197,5 @@ def _say_what_is_monitored(context: StageContext, monitor: Monitor, rows: int) -
             rows,
         )
         return
-    logger.info("%s: %s of %d rows chooses the weights", context.model_type, monitor.key, rows)
+    counted_rows = counted(rows, "row")
+    logger.info("%s: %s of %s chooses the weights", context.model_type, monitor.key, counted_rows)

@@ -80,4 +80,4 @@ def test_check_names_answers_that_are_context_only(
     for _ in range(2):
         caplog.clear()
         learner.check(str(folder), [plain, thoughtful, thoughtful], learner.load)
-        assert "2 answers before the last one of their chats are context only" in caplog.text
+        assert "context only: 2 answers before the last one of a chat" in caplog.text

@@ -139,7 +139,7 @@ def test_preflight_warns_of_rows_that_teach_little(
 
 def test_preflight_counts_rows_that_were_left_out(tiny_language_model: str, tmp_path: Path) -> None:
     report = checked(tiny_language_model, tmp_path, examples(tiny_language_model), left_out=3)
-    assert "3 rows are left out" in warnings(report)["supervised tokens"]
+    assert "left out: 3 rows whose output is empty" in warnings(report)["supervised tokens"]
 
 
 def test_preflight_warns_where_the_end_is_not_learnt(

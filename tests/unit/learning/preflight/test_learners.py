@@ -50,7 +50,9 @@ def test_training_counts_the_rows_that_it_leaves_out_and_names_rows_as_the_recor
         TrainingPlan(folder=tmp_path, on_metrics=lambda metrics, step: None),
     )
 
-    assert "1 rows are left out" in warnings(result.preflight)["supervised tokens"]
+    assert (
+        "left out: 1 row whose output is empty" in warnings(result.preflight)["supervised tokens"]
+    )
     assert 5 in result.skipped_rows and 0 not in result.skipped_rows
     assert (result.rewinds, result.skipped_rows, result.steps) == (0, (5,), 2)
 
