@@ -316,6 +316,7 @@ def _session_as_json(summary: SessionSummary) -> dict[str, Any]:
         "samples": {kind: summary.samples.get(kind, 0) for kind in _kinds_of([summary])},
         "rejected": summary.rejected,
         "state": str(summary.state),
+        "reason": summary.reason,
         "last_training": trained.isoformat(timespec="seconds") if trained else None,
     }
 
@@ -330,8 +331,10 @@ def _print_sessions(summaries: Sequence[SessionSummary], manager: DatabaseManage
 
     console = Console()
     kinds = _kinds_of(summaries)
-    table = new_table("session", *kinds, "rejected", "state", "last training")
-    for column in table.columns:
+    reasons = any(summary.reason for summary in summaries)
+    columns = ["session", *kinds, "rejected", "state", "last training"]
+    table = new_table(*columns, *(["reason"] if reasons else []))
+    for column in table.columns[: len(columns)]:
         column.no_wrap = True
     for summary in summaries:
         trained = summary.last_training
@@ -341,5 +344,6 @@ def _print_sessions(summaries: Sequence[SessionSummary], manager: DatabaseManage
             str(summary.rejected),
             printable(str(summary.state), console),
             trained.strftime("%Y-%m-%d %H:%M") if trained else "never",
+            *([printable(summary.reason or "", console)] if reasons else []),
         )
     console.print(table)

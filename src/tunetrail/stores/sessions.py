@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select, true
+from sqlalchemy import ColumnElement, Row, delete, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute
 
 from tunetrail.errors import SessionError, did_you_mean
@@ -62,8 +62,10 @@ class SessionSummary:
         created_at: The time at which its first row arrived.
         rejected: Number of rejected rows.
         shapes: Number of samples by kind and shape.
-        state: State of the last training run, or `new`.
-        last_training: The time at which the last training run was created.
+        state: State of the last training run that began, or `new`; of the last one if none began,
+            as with a mistake in its settings.
+        reason: Why this run failed or was interrupted; None if it did neither.
+        last_training: The time at which it was created.
     """
 
     session_id: str
@@ -71,6 +73,7 @@ class SessionSummary:
     rejected: int = 0
     shapes: dict[str, dict[str, int]] = field(default_factory=dict)
     state: str = NEW
+    reason: str | None = None
     last_training: datetime | None = None
 
     @property
@@ -258,7 +261,7 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
         .group_by(rejected.session_id)
     )
     runs = (
-        select(run_session.session_id, run.state, run.created_at)
+        select(run_session.session_id, run.state, run.reason, run.created_at, run.mlflow_run_id)
         .join(run, run.id == run_session.training_run_id)
         .where(is_selected(run_session.session_id))
         .order_by(run.created_at, run.id)
@@ -273,19 +276,25 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
         for name, kind, shape, count in connection.execute(shapes):
             counts[name].setdefault(kind, {})[shape] = count
         rejected_counts = {name: count for name, count in connection.execute(rejections)}
+        last_runs: dict[str, Row[Any]] = {}
         # Ordered by time, so that the last run of each session overwrites the earlier ones.
-        last_runs = {name: (state, moment) for name, state, moment in connection.execute(runs)}
+        for line in connection.execute(runs):
+            # A run that has begun is known to MLflow; a mistake in its settings ends it before.
+            never_began = line.reason is not None and line.mlflow_run_id is None
+            if not never_began or line.session_id not in last_runs:
+                last_runs[line.session_id] = line
 
     summaries = []
     for name, created_at in sessions:
-        state, last_training = last_runs.get(name, (NEW, None))
+        last_run = last_runs.get(name)
         summary = SessionSummary(
             session_id=name,
             created_at=created_at,
             rejected=rejected_counts.get(name, 0),
             shapes=counts[name],
-            state=state,
-            last_training=last_training,
+            state=NEW if last_run is None else last_run.state,
+            reason=None if last_run is None else last_run.reason,
+            last_training=None if last_run is None else last_run.created_at,
         )
         summaries.append(summary)
     return summaries

@@ -368,6 +368,7 @@ def test_sessions_shows_counts_state_and_last_training(
 
     assert header[:5] == ["session", "embedding", "llm", "rejected", "state"]
     assert row[:4] == ["s1", "5", "0", "0"] and "never" not in row
+    assert (header[-1], row[-2:]) == ("reason", ["a", "reason"])
 
 
 def test_sessions_reads_the_database_of_the_environment(

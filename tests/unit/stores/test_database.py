@@ -283,6 +283,22 @@ def test_session_summary_counts_shapes_rejections_and_runs(manager, session):
     json.dumps(summary.to_dict())
 
 
+def test_a_run_that_never_began_does_not_hide_the_last_training(manager, session):
+    mistaken = manager.create_training_run(session, "embedding")
+    manager.update_training_run(mistaken, state="failed", reason="there is no model minilmm")
+    assert manager.session_summary(session).reason == "there is no model minilmm"
+
+    trained = manager.create_training_run(session, "embedding")
+    manager.update_training_run(trained, state="succeeded", mlflow_run_id="m1")
+    mistaken = manager.create_training_run(session, "embedding")
+    manager.update_training_run(mistaken, state="failed", reason="there is no model minilmm")
+
+    summary = manager.session_summary(session)
+    (run,) = [run for run in manager.training_runs(session) if run.run_id == trained]
+    assert (summary.state, summary.reason) == ("succeeded", None)
+    assert summary.last_training == run.created_at
+
+
 def test_training_run_keeps_what_is_set(manager, session):
     run_id = manager.create_training_run(session, "all")
     manager.update_training_run(run_id, state="running", mlflow_run_id="m1")

@@ -71,7 +71,10 @@ class Preflight(Callback):
             logger.log(level, "%s: %s", finding.name, finding.message)
 
         report.raise_error()
-        logger.info(
+        # Without their warnings, a number of them would say nothing.
+        level = logging.INFO if self.plan.validate else logging.DEBUG
+        logger.log(
+            level,
             "preflight: %s in %.1f s, %s",
             counted(len(report.findings), "check"),
             report.seconds,
