@@ -1,5 +1,6 @@
 """What `tunetrail plan` says of time and memory, against what the training then takes."""
 
+import logging
 import resource
 import tempfile
 import time
@@ -123,13 +124,53 @@ def planned(place: str, overrides: list[str], folder: str) -> dict[str, Any]:
     }
 
 
+_BEGINNINGS = {
+    "cross_validation": "base model on the held-out rows",
+    "training": "training from",
+    "evaluation": "evaluation on",
+    "deployment": "deployment, ",
+}
+"""The stages of a training, by the beginning of the line that it logs."""
+
+
+class _StageClock(logging.Handler):
+    """Notes when the first line of each stage is logged.
+
+    Attributes:
+        began: Seconds of the process by stage.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.began: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note the moment."""
+        line = record.getMessage().partition(": ")[2]
+        for stage, beginning in _BEGINNINGS.items():
+            if line.startswith(beginning):
+                self.began.setdefault(stage, seconds_of_process())
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Return the seconds from the beginning of each stage to that of the next."""
+        moments = [*self.began.values(), seconds_of_process()]
+        return {
+            f"stage {stage}": end - begin
+            for stage, begin, end in zip(self.began, moments, moments[1:], strict=False)
+        }
+
+
 def taken(place: str, overrides: list[str], folder: str) -> dict[str, Any]:
     """Return what a training has taken, in a process of its own."""
     node, request = _node(place, overrides)
+    clock = _StageClock()
+    logging.getLogger("tunetrail").setLevel(logging.INFO)
+    logging.getLogger("tunetrail").addHandler(clock)
+    clock.began["prepare"] = seconds_of_process()
     node.execute(request)
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Since the process has begun, as the plan counts it.
-    return {"seconds": seconds_of_process(), "mib": kib / 1024}
+    return {"seconds": seconds_of_process(), "mib": kib / 1024, **clock.stage_seconds()}
 
 
 def _node(place: str, overrides: list[str]) -> tuple[Any, dict[str, str]]:

@@ -42,6 +42,7 @@ from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.general_set import compare_on_general_set
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.pipeline.version_to_beat import version_to_beat
+from tunetrail.reporting.readable import counted
 from tunetrail.stores.run_tags import FAMILY_TAG, TEST_ROWS_TAG
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,8 @@ def _compare(
 ) -> None:
     """Score both models on the test rows, compare the scores, and finish both steps."""
     family, test_rows = context.family, prepared.split.test
-    logger.info("%s: evaluation on %d test rows", context.model_type, len(test_rows))
+    counted_rows = counted(len(test_rows), "test row")
+    logger.info("%s: evaluation on %s", context.model_type, counted_rows)
     if to_beat is None:
         against, reference = BASE, context.base_model()
     else:

@@ -16,6 +16,7 @@ from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.plain_values import plain_values
+from tunetrail.reporting.readable import counted
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ def score_validation(
 def _score(context: StageContext, prepared: PreparedRows, fitted: FittedModel) -> ValidationScores:
     """Score as the evaluation does, with the same metrics and intervals."""
     family, settings, split = context.family, context.settings, prepared.split
-    logger.info("%s: scoring of %d validation rows", context.model_type, len(split.validation))
+    rows = counted(len(split.validation), "validation row")
+    logger.info("%s: scoring of %s", context.model_type, rows)
     learner, model = fitted.learner, fitted.model
     rows = family.scorable_rows(settings, learner, [model], split.validation)
 
