@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, func, select, true
+from sqlalchemy import ColumnElement, delete, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute
 
 from tunetrail.errors import SessionError, did_you_mean
@@ -276,7 +276,7 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
         for name, kind, shape, count in connection.execute(shapes):
             counts[name].setdefault(kind, {})[shape] = count
         rejected_counts = {name: count for name, count in connection.execute(rejections)}
-        last_runs: dict[str, Row[Any]] = {}
+        last_runs: dict[str, Any] = {}
         # Ordered by time, so that the last run of each session overwrites the earlier ones.
         for line in connection.execute(runs):
             # A run that has begun is known to MLflow; a mistake in its settings ends it before.

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tunetrail.config import AUTO, Settings, checked_session_ids
+from tunetrail.config import AUTO, EvaluationConfig, Settings, checked_session_ids
 from tunetrail.config.checks import check
 from tunetrail.data.rows import records_of, rows_of_shapes
 from tunetrail.errors import ConfigError, SampleError, did_you_mean
@@ -73,9 +73,8 @@ def check_objective(
     for name in settings.sweep.objective_names:
         if name == AUTO:
             validation_rows = _expected_validation_rows(settings, summaries, family)
-            name = _primary_metric(
-                family, shape, records[:validation_rows], records[validation_rows:]
-            )
+            validation, corpus = records[:validation_rows], records[validation_rows:]
+            name = _primary_metric(family, shape, validation, corpus, settings.evaluation)
         objectives.append(_checked(name, settings, shape, metrics))
     _warn_of_idle_folds(settings, objectives)
     return tuple(objectives)
@@ -133,6 +132,7 @@ def _primary_metric(
     shape: str,
     validation: Sequence[dict[str, Any]],
     corpus: Sequence[dict[str, Any]],
+    config: EvaluationConfig,
 ) -> str:
     """Return the metric that the gate will decide by, or the loss if there is no room for it.
 
@@ -141,8 +141,9 @@ def _primary_metric(
         shape: The shape of the records.
         validation: As many records as the validation side will have.
         corpus: Records among which these are ranked.
+        config: The settings of the evaluation.
     """
-    monitors = family.monitors(shape, validation, corpus) if family.monitors else ()
+    monitors = family.monitors(shape, validation, corpus, config) if family.monitors else ()
     if monitors:
         return monitors[0].metric
 

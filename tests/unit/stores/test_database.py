@@ -289,7 +289,8 @@ def test_a_run_that_never_began_does_not_hide_the_last_training(manager, session
     assert manager.session_summary(session).reason == "there is no model minilmm"
 
     trained = manager.create_training_run(session, "embedding")
-    manager.update_training_run(trained, state="succeeded", mlflow_run_id="m1")
+    manager.update_training_run(trained, state="running", mlflow_run_id="m1")
+    manager.update_training_run(trained, state="succeeded")
     mistaken = manager.create_training_run(session, "embedding")
     manager.update_training_run(mistaken, state="failed", reason="there is no model minilmm")
 

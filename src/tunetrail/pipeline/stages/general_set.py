@@ -64,9 +64,9 @@ def check_general_set(context: StageContext, prepared: PreparedRows) -> None:
         return
     records = records_of(_general_rows(context, context.general_file, prepared))
 
-    monitors = context.family.monitors
+    monitors, evaluation = context.family.monitors, context.settings.evaluation
     check(
-        monitors is None or bool(monitors(prepared.shape, records, [])),
+        monitors is None or bool(monitors(prepared.shape, records, [], evaluation)),
         GENERAL_FILE,
         "a file whose rows can tell models apart",
         f"{len(records)} {prepared.shape} rows that any model scores equally on",
