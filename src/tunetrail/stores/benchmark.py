@@ -13,7 +13,8 @@ from sqlalchemy import Connection, delete, select
 
 from tunetrail.plain_values import plain_values
 from tunetrail.stores.connection import DatabaseConnection, json_text, lock_until_commit
-from tunetrail.stores.ingestion import chunked, insert_missing
+from tunetrail.stores.ingestion import chunked
+from tunetrail.stores.insertion import insert_missing
 from tunetrail.stores.tables import BenchmarkRow, now
 
 _ROWS_AT_ONCE = 500

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select, update
 
 from tunetrail.stores.connection import DatabaseConnection
-from tunetrail.stores.ingestion import insert_missing
+from tunetrail.stores.insertion import insert_missing
 from tunetrail.stores.tables import HookDeliveryRow, now
 
 _BEGINNING = "beginning"

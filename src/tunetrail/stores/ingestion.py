@@ -5,11 +5,11 @@ adds nothing, and yet a row that a file holds twice is stored twice.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice, repeat
-from operator import itemgetter
+from itertools import islice
 from types import NoneType
 from typing import Any, TypeGuard, TypeVar
 
@@ -27,6 +27,7 @@ from tunetrail.stores.connection import (
     lock_until_commit,
     storable,
 )
+from tunetrail.stores.insertion import insert_missing
 from tunetrail.stores.tables import Base, RejectedSampleRow, SampleRow, SessionRow, now
 
 _Item = TypeVar("_Item")
@@ -227,13 +228,16 @@ def store(
     # Over all chunks, as a row and its repetition may be in different ones.
     occurrences = Occurrences() if logged is None else logged
     rows = (_stored_row(item, occurrences) for item in items)
+    chunks = _bounded_chunks(rows, chunk_size)
     is_logged = None if logged is None else True
     report = IngestReport()
-    with database.connection() as connection:
-        for chunk in _bounded_chunks(rows, chunk_size):
-            write = partial(_write_chunk, session_id=session_id, chunk=chunk, logged=is_logged)
-            added = database.write(connection, write)
+    with database.connection() as connection, ThreadPoolExecutor(max_workers=1) as writer:
 
+        def write(chunk: _Chunk) -> int:
+            work = partial(_write_chunk, session_id=session_id, chunk=chunk, logged=is_logged)
+            return database.write(connection, work)
+
+        for chunk, added in _written_meanwhile(chunks, write, writer):
             samples = len(chunk.samples)
             rejected = len(chunk.rejected)
             report = IngestReport(
@@ -279,6 +283,24 @@ def _bounded_chunks(
         yield chunk
 
 
+def _written_meanwhile(
+    chunks: Iterable[_Chunk], write: Callable[[_Chunk], int], writer: ThreadPoolExecutor
+) -> Iterator[tuple[_Chunk, int]]:
+    """Yield each chunk with the number of its samples that were added, in order.
+
+    A chunk is written while the next one is read and checked: within a statement, the driver of a
+    database lets other threads run. At most two chunks are in memory.
+    """
+    writing: tuple[_Chunk, Future[int]] | None = None
+    for chunk in chunks:
+        if writing is not None:
+            yield writing[0], writing[1].result()
+        writing = chunk, writer.submit(write, chunk)
+
+    if writing is not None:
+        yield writing[0], writing[1].result()
+
+
 def _write_chunk(
     connection: Connection, session_id: str, chunk: _Chunk, logged: bool | None
 ) -> int:
@@ -304,54 +326,6 @@ def chunked(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
-
-
-def insert_missing(
-    connection: Connection, table: type[Base], rows: Sequence[dict[str, Any]], **constant: Any
-) -> int:
-    """Insert the rows whose unique key isn't there yet, and return how many were inserted.
-
-    SQLAlchemy's own way from a row to the driver takes longer than SQLite needs to store it. So
-    the values of rows go to the driver as they are.
-
-    Args:
-        connection: Is in a transaction.
-        table: The table.
-        rows: Values by column, all with the same columns: JSON as text, no moments.
-        constant: Values that are the same in all rows, of any type.
-    """
-    if not rows:
-        return 0
-    dialect = connection.dialect
-    # Imported here: the dialects take a quarter of a second, also of commands that only read.
-    if dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert
-    else:
-        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
-    # A conflict means that this row was stored before, or by another process just now.
-    statement = insert(table).on_conflict_do_nothing()
-    names = [*rows[0], *constant]
-    compiled = statement.compile(dialect=dialect, column_keys=names)
-
-    values: dict[str, Iterator[Any]] = {name: map(itemgetter(name), rows) for name in rows[0]}
-    for name, value in constant.items():
-        column_type = table.__table__.columns[name].type.dialect_impl(dialect)
-        convert = column_type.bind_processor(dialect)
-        values[name] = repeat(convert(value) if convert else value, len(rows))
-
-    # Parameters have a position in SQLite's statements, and a name in PostgreSQL's.
-    if compiled.positiontup is not None:
-        columns = [values[name] for name in compiled.positiontup]
-        parameters: list[Any] = list(zip(*columns, strict=True))
-    else:
-        parameters = [
-            dict(zip(names, row, strict=True)) for row in zip(*values.values(), strict=True)
-        ]
-
-    # SQLAlchemy otherwise doesn't keep the row count of an insert.
-    options = {"preserve_rowcount": True}
-    result = connection.exec_driver_sql(str(compiled), parameters, execution_options=options)
-    return result.rowcount
 
 
 def _stored_row(

@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, update
 
 from tunetrail.stores.connection import DatabaseConnection, lock_until_commit
-from tunetrail.stores.ingestion import Occurrences, insert_missing
+from tunetrail.stores.ingestion import Occurrences
+from tunetrail.stores.insertion import insert_missing
 from tunetrail.stores.tables import LogEntryRow, RejectedSampleRow, SampleRow, SessionRow, now
 
 FEEDBACK, END = "feedback", "end"
