@@ -95,14 +95,15 @@ def checked_messages(value: Any, column: str) -> list[dict[str, Any]]:
             from.
     """
     messages = checked_turns(value, column)
-    answers = [message for message in messages if message["role"] == "assistant"]
-    if not answers:
-        raise SampleError(f"{column} must have an assistant turn to learn from, got none.")
-    if all(message.get("weight") == 0 for message in answers):
-        raise SampleError(
-            f"{column} must have an assistant turn to learn from, got only turns of weight 0."
-        )
-    return messages
+    is_answered = False
+    for message in messages:
+        if message["role"] == "assistant":
+            if message.get("weight") != 0:
+                return messages
+            is_answered = True
+
+    got = "only turns of weight 0" if is_answered else "none"
+    raise SampleError(f"{column} must have an assistant turn to learn from, got {got}.")
 
 
 def checked_turns(value: Any, column: str) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from tunetrail.errors import SampleError
 from tunetrail.samples.shapes import TIMESTAMP_COLUMN
 from tunetrail.samples.values import shortened
 
+_AS_RETURNED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\+00:00")
 _UNIX_TEXT = re.compile(r"[0-9]{9,10}(\.[0-9]{1,9})?|[0-9]{12,13}")
 """Seconds or milliseconds. Other lengths are left to ISO 8601: 20261124 is a date."""
 _DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:,? +(\d{1,2}:\d{2}(?::\d{2})?))?")
@@ -35,6 +36,10 @@ def checked_timestamp(value: Any, column: str = TIMESTAMP_COLUMN) -> str:
     """
     # ValueError: not a time at all. OverflowError and OSError: outside the years of datetime.
     try:
+        # Many logs write what is returned: reading it shows that there is such a moment.
+        if type(value) is str and _AS_RETURNED.fullmatch(value):
+            datetime.fromisoformat(value)
+            return value
         moment = _moment(value)
         return (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).isoformat()
     except (ValueError, OverflowError, OSError) as error:
