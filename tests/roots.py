@@ -15,7 +15,7 @@ from tunetrail.deployment.promotion import Candidate, CandidateLedger, deploy
 from tunetrail.deployment.registry import Registry
 from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.deployment.root_moves import RootMoves
-from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
 from tunetrail.stores.ledger import root_line
 from tunetrail.stores.tracking import Tracker

@@ -18,7 +18,7 @@ from tunetrail.config import TrackingConfig
 from tunetrail.deployment.digests import digest_folder, read_listing
 from tunetrail.deployment.flavors import EmbeddingFlavor, LanguageModelFlavor
 from tunetrail.deployment.registry import Registry
-from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.learning.exporting.agreement import PROBES
 from tunetrail.learning.language_model.adapters import merged, with_adapter
 from tunetrail.learning.language_model.model import LanguageModel, last_logits

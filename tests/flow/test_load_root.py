@@ -23,7 +23,7 @@ from tunetrail.deployment.export import staged_root
 from tunetrail.deployment.flavors import EmbeddingFlavor, LanguageModelFlavor
 from tunetrail.deployment.registry import Registry
 from tunetrail.errors import ConfigError, DeploymentError, SampleError, UserError
-from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.stores.database import DatabaseManager, PromotionRecord

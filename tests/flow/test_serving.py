@@ -30,7 +30,7 @@ from tunetrail.config import TrackingConfig
 from tunetrail.deployment.export import staged_root
 from tunetrail.deployment.flavors import EmbeddingFlavor
 from tunetrail.deployment.registry import Registry
-from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.pipeline.root_sources import ExportedRoot, RegisteredRoot
 from tunetrail.serving.app import build_app
 from tunetrail.serving.limits import Limits

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tunetrail.errors import BrokenModelError, SampleError
-from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.learning.models.folders import check_model_folder
 from tunetrail.learning.tokens import bounded_rendering

@@ -23,7 +23,7 @@ from tunetrail.deployment.flavors import EmbeddingFlavor, LanguageModelFlavor
 from tunetrail.deployment.model_version import DIGEST_TAG, ModelVersion
 from tunetrail.deployment.registry import Registry
 from tunetrail.errors import DeploymentError, ModelError
-from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.learning.models.folders import check_model_folder

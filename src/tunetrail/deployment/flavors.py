@@ -84,7 +84,7 @@ class EmbeddingFlavor:
 
     def load(self, folder: str) -> Any:
         """Load the sentence-transformers model."""
-        from tunetrail.learning.embedding.module import load_embedding_model
+        from tunetrail.learning.embedding.reader import load_embedding_model
 
         path = check_model_folder(_subfolder(folder, _EMBEDDING_FILES))
         return load_embedding_model(str(path)).eval()

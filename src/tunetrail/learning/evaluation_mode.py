@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
 
@@ -26,5 +25,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
     """Put a module into evaluation mode; restore its modes and the random generators afterwards."""
+    # Only now: whoever just applies a model does without Lightning, whose import takes seconds.
+    from pytorch_lightning.utilities.seed import isolate_rng
+
     with isolate_rng(), evaluating(module):
         yield

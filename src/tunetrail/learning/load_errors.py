@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from pytorch_lightning.utilities.memory import is_oom_error
 
 from tunetrail.errors import BrokenModelError, TunetrailError, one_line
 
@@ -18,6 +17,9 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if not isinstance(error, OSError | RuntimeError):
         return False
+
+    # Only now: whoever just applies a model does without Lightning, whose import takes seconds.
+    from pytorch_lightning.utilities.memory import is_oom_error
 
     message = str(error)
     return is_oom_error(RuntimeError(message)) or any(phrase in message for phrase in _FULL)

@@ -46,6 +46,7 @@ from tunetrail.samples import SampleKind
 
 if TYPE_CHECKING:
     from tunetrail.learning.embedding.learner import EmbeddingLearner
+    from tunetrail.learning.embedding.reader import EmbeddingReader
     from tunetrail.learning.language_model.learner import LanguageModelLearner
 
 ALL_FAMILIES = "all"
@@ -130,6 +131,12 @@ def _embedding_token_counter(settings: Settings, path: str) -> EmbeddingTokenCou
     )
 
 
+def _embedding_reader(settings: Settings) -> "EmbeddingReader":
+    from tunetrail.learning.embedding.reader import EmbeddingReader
+
+    return EmbeddingReader(config=settings.embedding, trainer=settings.trainer)
+
+
 def _language_model_learner(
     settings: Settings, shape: str, cache: ResultCache | None
 ) -> "LanguageModelLearner":
@@ -171,6 +178,7 @@ EMBEDDING = register_family(
         catalog=EMBEDDING_MODELS,
         flavor=EmbeddingFlavor(),
         learner=_embedding_learner,
+        reader=_embedding_reader,
         token_counter=_embedding_token_counter,
         row_vectors=query_vectors,
         score=score_embedding_model,

@@ -68,8 +68,10 @@ class ModelFamily:
             and saves models.
         token_counter: Takes settings and the folder of a model; returns what counts tokens as the
             model does.
-        row_vectors: Takes texts; returns cheap vectors, by which rows are checked before a
-            training.
+        reader: Takes settings; returns what loads models and gives `row_vectors`, without importing
+            what trains them. None if the learner does.
+        row_vectors: Takes texts, after a reader or a learner and a model; returns cheap vectors, by
+            which rows are checked before a training.
         score: Takes held-out records, the records of the corpus and the settings of the evaluation;
             returns the scores.
         score_primary: Does the same, but computes no metric that takes more than the primary one;
@@ -113,6 +115,7 @@ class ModelFamily:
     token_counter: Callable[[Settings, str], TokenCounter]
     row_vectors: Callable[[Any, Any, Sequence[str]], Vectors]
     score: Callable[[Any, Any, Sequence[Record], Sequence[Record], EvaluationConfig], Scores]
+    reader: Callable[[Settings], Any] | None = None
     score_primary: (
         Callable[[Any, Any, Sequence[Record], Sequence[Record], EvaluationConfig], Scores] | None
     ) = None
@@ -134,6 +137,11 @@ class ModelFamily:
     further_shapes: Callable[[Settings], Collection[str]] = lambda settings: ()
     options_class: type[Any] | None = None
     check_sharding: Callable[[Settings], None] | None = None
+
+    def reading(self, settings: Settings) -> Any:
+        """Return what loads models and applies them: the reader if there is one, or the learner."""
+        # No shape and no cache: neither changes how a folder is loaded or a text is read.
+        return self.reader(settings) if self.reader else self.learner(settings, "", None)
 
     def resolve_base(self, settings: Settings) -> ResolvedModel:
         """Find the configured base model; raises `UserError` or `ModelError` if there is none."""

@@ -25,8 +25,7 @@ class ModelLoader:
         if self._loaded.get(family.name, ("",))[0] != path:
             # Released first: two models of a family would need the memory of both.
             self.release(family)
-            # No shape and no cache: neither changes how a folder is loaded.
-            model = family.learner(self.settings, "", None).load(path)
+            model = family.reading(self.settings).load(path)
             self._loaded[family.name] = path, model
         return self._loaded[family.name][1]
 

@@ -60,8 +60,8 @@ def build_preparation(
     if path is not None and counter is not None:
         # Loaded when the first vectors are needed: with every row cached, that is never.
         def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
-            learner = family.learner(settings, "", None)
-            return family.row_vectors(learner, models.load(family, path), texts)
+            reader = family.reading(settings)
+            return family.row_vectors(reader, models.load(family, path), texts)
 
         # The cache looks vectors up by it: vectors of another model must not be taken.
         identity = vectors_identity(path, counter.identity)

@@ -21,6 +21,7 @@ from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
 
 if TYPE_CHECKING:
     from tunetrail.learning.embedding.learner import EmbeddingLearner
+    from tunetrail.learning.embedding.reader import EmbeddingReader
     from tunetrail.learning.language_model.learner import LanguageModelLearner
     from tunetrail.learning.language_model.likelihoods import Likelihoods
     from tunetrail.learning.language_model.model import LanguageModel
@@ -61,10 +62,12 @@ class RememberingLearner:
 
 
 def query_vectors(
-    learner: "EmbeddingLearner | RememberingLearner", model: Any, texts: Sequence[str]
+    reader: "EmbeddingReader | EmbeddingLearner | RememberingLearner",
+    model: Any,
+    texts: Sequence[str],
 ) -> Any:
     """Return the vectors of texts as queries: what the model itself finds similar, it confuses."""
-    return learner.vectors(model, texts, role=QUERY)
+    return reader.vectors(model, texts, role=QUERY)
 
 
 def embedding_corpus(train: pd.DataFrame, further: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from tunetrail.deployment.promotion import Candidate, deploy
 from tunetrail.deployment.registry import Registry
 from tunetrail.deployment.version_writer import VersionWriter
 from tunetrail.errors import DeploymentError
-from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.stores.tracking import Tracker
 
 PROMOTE = Decision(promote=True, reason="better")

@@ -17,7 +17,7 @@ from tunetrail.deployment.flavors import EmbeddingFlavor, LanguageModelFlavor, p
 from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.deployment.registry import Registry
 from tunetrail.errors import DeploymentError, TrackingError
-from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.stores.tracking import TrackedRun, Tracker

@@ -21,12 +21,12 @@ from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.learning.automatic.auto_values import AutoValues, TrialSetup, find_auto_values
 from tunetrail.learning.automatic.learning_rate_finder import WHOLE_MODEL
-from tunetrail.learning.devices import computing_device, placed_on
+from tunetrail.learning.devices import computing_device
 from tunetrail.learning.embedding.data import EmbeddingDataModule, shape_of
-from tunetrail.learning.embedding.encoder import encode_with_prompt
 from tunetrail.learning.embedding.losses import check_loss, check_records
-from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
+from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.embedding.preflight import EMBEDDING_CHECKS
+from tunetrail.learning.embedding.reader import EmbeddingReader, set_prompts
 from tunetrail.learning.embedding.teacher import taught_records
 from tunetrail.learning.embedding.teacher_model import CachedTeacher
 from tunetrail.learning.evaluation_mode import undisturbed
@@ -36,7 +36,6 @@ from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 from tunetrail.learning.tokens.prompts import (
     QUERY,
     configured_prompts,
-    prompt_of,
     prompts_of_folder,
     role_of,
 )
@@ -87,7 +86,7 @@ class EmbeddingLearner:
 
     def load(self, path: str) -> SentenceTransformer:
         """Load a model folder; its prompts become the configured ones."""
-        return self._with_prompts(load_embedding_model(path, self.config.max_length))
+        return self._reader.load(path)
 
     def save(self, model: SentenceTransformer, folder: Path) -> None:
         """Write a model as a sentence-transformers folder."""
@@ -151,8 +150,7 @@ class EmbeddingLearner:
         Returns:
             float32 [texts, dimensions], in the order of the texts.
         """
-        with placed_on(computing_device(self.trainer), model):
-            return encode_with_prompt(model, texts, prompt_of(model, role))
+        return self._reader.vectors(model, texts, role=role)
 
     def _prepare(
         self,
@@ -219,7 +217,7 @@ class EmbeddingLearner:
         )
 
         # Prompts are part of the model: the trained one is saved with them.
-        self._with_prompts(module.model)
+        set_prompts(module.model, self.config)
         return module
 
     def _token_counter(
@@ -300,6 +298,10 @@ class EmbeddingLearner:
         return {shape: choose_loss(shape, name) for shape, name in names.items()}
 
     @property
+    def _reader(self) -> EmbeddingReader:
+        return EmbeddingReader(config=self.config, trainer=self.trainer)
+
+    @property
     def _losses(self) -> dict[str, Loss]:
         return {self.shape: self._loss, **self._further_losses}
 
@@ -309,12 +311,6 @@ class EmbeddingLearner:
 
     def _of_shape(self, records: Sequence[Record], shape: str) -> list[Record]:
         return [record for record in records if shape_of(record, self.shape) == shape]
-
-    def _with_prompts(self, model: SentenceTransformer) -> SentenceTransformer:
-        model.prompts = {**configured_prompts(self.config)}
-        # Or a text without a role would be read after the base model's own default prompt.
-        model.default_prompt_name = None
-        return model
 
     def _check_prompts(self, path: str, tokenizer: Any) -> None:
         """Refuse prompts that leave no room for a text; warn of the model's own, unused prompts."""

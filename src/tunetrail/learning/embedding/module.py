@@ -9,12 +9,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedTokenizerBase
 
 from tunetrail.config.embedding import LossConfig
 from tunetrail.config.losses import resolve_loss
-from tunetrail.errors import ModelError
-from tunetrail.learning.cpu_layers import optimise, optimise_for_training
+from tunetrail.learning.cpu_layers import optimise_for_training
 from tunetrail.learning.devices import to_device
 from tunetrail.learning.embedding.data import EmbeddingBatch
 from tunetrail.learning.embedding.encoder import (
@@ -24,8 +22,8 @@ from tunetrail.learning.embedding.encoder import (
     transformer_of,
 )
 from tunetrail.learning.embedding.losses import build_vector_loss
+from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.learning.flops import token_cost
-from tunetrail.learning.load_errors import naming_broken_model
 from tunetrail.learning.padding_free.attention import SEGMENT_ATTENTION
 from tunetrail.learning.tokens.prompts import QUERY, prompt_of
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
@@ -34,42 +32,6 @@ from tunetrail.learning.training.micro_batches import SharedBatch
 from tunetrail.learning.training.module import ComputeCost, TrainedModule
 from tunetrail.learning.training.ranks import encoded_by_all_ranks, vectors_of_all_ranks
 from tunetrail.learning.training.records import NDArray
-
-
-def load_embedding_model(path: str, max_length: int | None = None) -> SentenceTransformer:
-    """Load a local sentence-transformers folder onto the CPU.
-
-    Only safetensors are read, and no remote code is run.
-
-    Args:
-        path: The model's folder.
-        max_length: Longest text in tokens; None for the model's own limit.
-
-    Raises:
-        ModelError: The model has no tokenizer of transformers, as a model of static embeddings.
-    """
-    with naming_broken_model(path):
-        model = SentenceTransformer(
-            path,
-            device="cpu",
-            local_files_only=True,
-            trust_remote_code=False,
-            # Whatever precision the folder is in: small updates would vanish in weights of 16 bits.
-            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
-        ).float()
-    if not isinstance(model.tokenizer, PreTrainedTokenizerBase):
-        raise ModelError(
-            f"{path} must be a model with a transformer, got {type(model[0]).__name__}. "
-            "Choose another base model."
-        )
-
-    # Beyond its position embeddings a model can't read.
-    if max_length is not None:
-        config = getattr(transformer_of(model), "config", None)
-        longest = getattr(config, "max_position_embeddings", None) or max_length
-        model.max_seq_length = min(max_length, longest)
-    optimise(model)
-    return model
 
 
 class EmbeddingModule(TrainedModule):

@@ -15,7 +15,7 @@ from tunetrail.cache import ResultCache
 from tunetrail.fingerprints import model_fingerprint
 from tunetrail.learning.devices import placed_on
 from tunetrail.learning.embedding.encoder import encode_with_prompt
-from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.learning.tokens.prompts import prompt_of
 
 NDArray = np.ndarray[Any, np.dtype[Any]]

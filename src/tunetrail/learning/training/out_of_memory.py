@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pytorch_lightning.utilities.memory import garbage_collection_cuda
 
 from tunetrail.errors import TrainingError
 from tunetrail.learning.load_errors import is_out_of_memory
@@ -64,10 +63,17 @@ def compute_batches(
                 continue
 
             # Only after the except block are the tensors free that the traceback held.
-            garbage_collection_cuda()
+            _free_memory()
             divisor *= 2
             queue = deque(half for rows in queue for half in _split(rows, 2))
             logger.warning("out of memory: batches are computed in %d parts from now on", divisor)
+
+
+def _free_memory() -> None:
+    # Only now: whoever just applies a model does without Lightning, whose import takes seconds.
+    from pytorch_lightning.utilities.memory import garbage_collection_cuda
+
+    garbage_collection_cuda()
 
 
 def _split(rows: RowIndices, count: int) -> list[RowIndices]:

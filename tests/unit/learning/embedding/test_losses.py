@@ -13,7 +13,7 @@ from torch import Tensor
 from tunetrail.config.losses import EMBEDDING_LOSSES
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.learning.embedding.losses import build_vector_loss, supervised_contrastive_loss
-from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.embedding.reader import load_embedding_model
 
 TEXTS = [
     "a red fox",

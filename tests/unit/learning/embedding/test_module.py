@@ -9,7 +9,8 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tunetrail.config import TrainingConfig
 from tunetrail.errors import BrokenModelError, ModelError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
-from tunetrail.learning.embedding.module import EmbeddingModule, load_embedding_model
+from tunetrail.learning.embedding.module import EmbeddingModule
+from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.training_plan import TrainingPlan
 

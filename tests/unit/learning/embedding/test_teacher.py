@@ -8,7 +8,7 @@ import torch
 from tunetrail.config.losses import LOSSES
 from tunetrail.errors import ConfigError, ModelError, SampleError
 from tunetrail.learning.embedding.losses import build_vector_loss
-from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.learning.embedding.teacher import taught_records, teacher_target
 
 TEXTS: list[dict[str, Any]] = [{"text": "ab"}, {"text": "c"}, {"text": "ab"}, {"text": "defg"}]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tunetrail.cache import ResultCache
-from tunetrail.learning.embedding.module import load_embedding_model
+from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.learning.language_model.module import load_tokenizer
 from tunetrail.learning.tokens.chat import completions_of, tokenize_record
 from tunetrail.learning.tokens.tokenized import (
