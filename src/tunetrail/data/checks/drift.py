@@ -23,9 +23,11 @@ from tunetrail.data.checks.row_vectors import normalize_and_reduce
 FEWEST_ROWS = 10
 """Drift can't be measured with fewer vectors than this in either session."""
 
+MOST_ROWS = 1_000
+"""Vectors of each session at most: more of them would take longer to compute than to compare, and
+chance would give hardly less."""
+
 _RANDOM_SPLITS = 5
-# Of each session: bounds the time of the classifier.
-_MOST_ROWS = 2_000
 _FOLDS = 5
 _INVERSE_RIDGE = 10.0
 _STANDARD_ERRORS = 3.0
@@ -89,7 +91,7 @@ def embedding_drift(before: _Numbers, now: _Numbers, *, seed: int) -> float:
     """Return how well a classifier tells the sessions' vectors apart: 2 AUC - 1, less chance.
 
     A classifier two-sample test (Lopez-Paz and Oquab 2017) with logistic regression in five folds,
-    on at most 2,000 rows of each session. What chance gives is three standard errors of the AUC of
+    on at most 1,000 rows of each session. What chance gives is three standard errors of the AUC of
     two samples of one distribution (Hanley and McNeil 1982).
 
     Args:
@@ -101,7 +103,7 @@ def embedding_drift(before: _Numbers, now: _Numbers, *, seed: int) -> float:
     Raises:
         ValueError: The vectors have different dimensions.
     """
-    sizes = min(len(before), _MOST_ROWS), min(len(now), _MOST_ROWS)
+    sizes = min(len(before), MOST_ROWS), min(len(now), MOST_ROWS)
     if min(sizes) < FEWEST_ROWS:
         return 0.0
     if before.shape[1] != now.shape[1]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from tunetrail.cache import ResultCache
 from tunetrail.data.checks.catalog import is_active
+from tunetrail.data.checks.drift import MOST_ROWS as MOST_DRIFT_ROWS
 from tunetrail.data.checks.row_vectors import TextEncoder, sample_positions, texts_to_encode
 from tunetrail.data.checks.session_checks import (
     SessionFacts,
@@ -114,7 +115,8 @@ class SessionChecks:
 
         if reference is not None and len(reference):
             if self.encoder is not None and compares_vectors:
-                texts = texts_to_encode(reference)
+                compared = sample_positions(reference["row_id"].to_numpy(), MOST_DRIFT_ROWS)
+                texts = texts_to_encode(reference.iloc[compared])
                 reference_vectors = self.encoder.cached_vectors(texts, self.cache)
             drift = measure_drift(rows, reference, vectors, reference_vectors, config, self.seed)
             findings.join(drift)
