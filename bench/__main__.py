@@ -20,6 +20,7 @@ from tunetrail.errors import SampleError, UserError
 BENCHMARKS = (
     "ingest",
     "prepare",
+    "small",
     "evaluation",
     "stsb",
     "pairs",

@@ -35,7 +35,7 @@ from tunetrail.samples import BrokenRow, Sample, SampleKind, parse_sample
 
 _ROWS = 1_000_000
 _ROWS_WITH_COUNTER = 100_000
-_MOST_SECONDS, _MOST_BYTES = 600.0, 4.0 * 2**30
+_MOST_SECONDS, _MOST_BYTES = 150.0, 3.0 * 2**30
 _SEED = 42
 _NO_PROSE = ("row_id", "shape", "group", "timestamp", "planted", "kind")
 _FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,0 +1,106 @@
+"""Small sessions: the seconds of `tunetrail prepare` with every check on, and of its first sign of life.
+
+The command runs as a user's does: a fresh process, MiniLM's vectors, and a session before to measure drift from. First
+nothing is cached, then everything.
+"""
+
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench.corpus import phrase
+from bench.results import Figure, Options, Result
+from tunetrail.samples import SampleKind
+from tunetrail.stores.database import DatabaseManager
+
+_MOST_SECONDS = {200: 10.0, 3_000: 20.0}
+"""By the rows of a session."""
+_MOST_SECONDS_OF_SILENCE = 2.0
+_COMMAND = ("-m", "tunetrail", "prepare", "session_id=now", "model_type=embedding")
+_SETTINGS = ("embedding=minilm", "output_dir=look", "preparation.cache_dir=cache")
+_QUESTION_WORDS, _ANSWER_WORDS = (5, 14), (10, 25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Timed:
+    """One run of the command.
+
+    Attributes:
+        seconds: Until it ended.
+        silence: Until its first line.
+        core_seconds: Of all cores: what counts on a busy machine.
+    """
+
+    seconds: float
+    silence: float
+    core_seconds: float
+
+
+def run(options: Options) -> list[Result]:
+    """Prepare sessions of 200 and of 3,000 pairs, or of as many as `options` says."""
+    sizes = [options.rows] if options.rows else list(_MOST_SECONDS)
+    return [_measured(size, options.rounds or 3) for size in sizes]
+
+
+def _measured(rows: int, rounds: int) -> Result:
+    cold, warm = [], []
+    for round_number in range(rounds):
+        with tempfile.TemporaryDirectory(prefix="bench-small-") as folder:
+            _ingest(Path(folder), rows, seed=round_number)
+            cold.append(_timed(Path(folder)))
+            warm.append(_timed(Path(folder)))
+
+    figures = [*_figures("nothing cached", cold, rows), *_figures("all cached", warm, rows)]
+    return Result(name=f"prepare, {rows:,} pairs with every check", figures=figures)
+
+
+def _figures(name: str, runs: list[_Timed], rows: int) -> Iterator[Figure]:
+    most = _MOST_SECONDS.get(rows)
+    seconds = [run.seconds for run in runs]
+    yield Figure(name=f"time, {name}", unit="s", values=seconds, at_most=most)
+    core_seconds = [run.core_seconds for run in runs]
+    yield Figure(name=f"time of all cores, {name}", unit="s", values=core_seconds)
+    silence = [run.silence for run in runs]
+    yield Figure(
+        name=f"first line, {name}", unit="s", values=silence, at_most=_MOST_SECONDS_OF_SILENCE
+    )
+
+
+def _ingest(folder: Path, rows: int, seed: int) -> None:
+    rng = random.Random(seed)
+    with DatabaseManager(f"sqlite:///{folder}/tunetrail.db") as manager:
+        for session in ("before", "now"):
+            pairs = [
+                {
+                    "anchor": " ".join(phrase(rng.randint(*_QUESTION_WORDS), rng)),
+                    "positive": " ".join(phrase(rng.randint(*_ANSWER_WORDS), rng)),
+                }
+                for _ in range(rows)
+            ]
+            manager.ingest(session, pairs, SampleKind.EMBEDDING)
+
+
+def _timed(folder: Path) -> _Timed:
+    command = [sys.executable, *_COMMAND, *_SETTINGS]
+    began = time.perf_counter()
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.read(1)
+        silence = time.perf_counter() - began
+        output = first + process.stdout.read()
+        used = psutil.Process(process.pid).cpu_times()
+        process.wait()
+
+    seconds = time.perf_counter() - began
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, output)
+    return _Timed(seconds=seconds, silence=silence, core_seconds=used.user + used.system)
