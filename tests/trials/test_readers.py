@@ -5,6 +5,7 @@ import gzip
 import http.server
 import json
 import sqlite3
+import sys
 import threading
 from datetime import datetime
 from pathlib import Path
@@ -177,6 +178,23 @@ def test_urls_are_read_and_their_secrets_are_not_shown(workplace: Path) -> None:
     with pytest.raises(SampleError, match=r"memory://bucket/b\.jsonl doesn't exist") as caught:
         list(read_rows("memory://me:SECRET@bucket/b.jsonl?signature=SECRET"))
     assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "way_out"),
+    [
+        ("s3://bucket/a.jsonl", r"pip install 'tunetrail\[remote\]'\.$"),
+        ("gs://bucket/a.jsonl", r"Install gcsfs to access Google Storage\.$"),
+    ],
+)
+def test_a_store_whose_package_is_missing_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, url: str, way_out: str
+) -> None:
+    # As if they weren't installed, whether they are or not.
+    for package in ("s3fs", "gcsfs"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SampleError, match=f"package for {url[:2]}:// is missing.*{way_out}"):
+        list(read_rows(url))
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

@@ -9,6 +9,7 @@ from typing import BinaryIO, cast
 from tunetrail.data.formats.files import SourceFile
 from tunetrail.errors import SampleError
 
+_SCHEMES_OF_EXTRA = ("http", "https", "s3", "s3a")
 _READ_FROM_THE_END = (".parquet", ".arrow", ".feather")
 
 
@@ -36,9 +37,13 @@ def opened_url(file: SourceFile) -> Iterator[BinaryIO]:
     except SampleError:
         raise
     except ImportError as error:
+        scheme = file.path.partition("://")[0]
+        is_in_extra = scheme in _SCHEMES_OF_EXTRA or error.name == "fsspec"
+        # For the others, fsspec's message names the package.
+        package = "pip install 'tunetrail[remote]'" if is_in_extra else str(error)
         raise SampleError(
-            f"{file.name} must be a local file, as the packages for URLs are missing. "
-            "Install them: pip install 'tunetrail[remote]'."
+            f"{file.name} must be a local file, as the package for {scheme}:// is missing. "
+            f"Install it: {package}."
         ) from error
     except FileNotFoundError as error:
         raise SampleError(f"{file.name} doesn't exist. Check the URL.") from error
