@@ -150,6 +150,14 @@ def few_shot(message: str) -> str:
     return f"{' '.join(shots)} Message: {message}."
 
 
+def drawn_shots(message: str) -> str:
+    """Examples that are drawn for each row: no two rows have the same ones in the same order."""
+    generator = random.Random(8)
+    pool = [f"Message: {words(generator, 5, 10)}. Department: {label}." for label in LABELS * 3]
+    shots = random.Random(message).sample(pool, 4)
+    return f"{' '.join(shots)} Message: {message}."
+
+
 def chinese(message: str) -> str:
     instruction = (
         "请阅读客户的以下留言并判断应该由公司的哪一个部门来回答这个问题然后只写出部门的名称:"
@@ -167,6 +175,7 @@ def chinese(message: str) -> str:
         on_both_sides,
         one_of_eight,
         few_shot,
+        drawn_shots,
         chinese,
     ],
 )
