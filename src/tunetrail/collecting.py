@@ -17,7 +17,7 @@ from tunetrail.data.conversations.conversations import derive
 from tunetrail.data.conversations.feedback import EDIT_KEYS, FEEDBACK_COLUMNS
 from tunetrail.data.conversations.messages import MESSAGE_COLUMNS
 from tunetrail.data.conversations.preferences import PreferenceFinder
-from tunetrail.data.conversations.rating_scales import RatingScale, find_scale, using_scale
+from tunetrail.data.conversations.rating_scales import ScaleOfRows, using_scale
 from tunetrail.samples import LeftOut, Sample, SampleKind
 from tunetrail.stores.database import DatabaseManager, IngestReport
 from tunetrail.stores.ingestion import Occurrences
@@ -78,8 +78,7 @@ def _collect(database: DatabaseManager, session_id: str) -> Collection:
         occurrences = Occurrences()
         rows = _LoggedRows(database, session_id, kind, feedback)
         # All ratings are on one scale, which the last row may show.
-        scale = find_scale(rows, MESSAGE_COLUMNS) or RatingScale.STARS
-        with using_scale(scale):
+        with using_scale(ScaleOfRows(partial(iter, rows), MESSAGE_COLUMNS)):
             reports[kind] = _ingest(database, session_id, kind, rows, occurrences)
         numbered.append(occurrences)
         unknown -= rows.judged

@@ -126,10 +126,11 @@ def test_answers_to_the_same_words_under_another_system_turn_are_not_compared() 
 
 def judged_in_file(call_main: CallMain, ratings: list[Any]) -> tuple[dict[int, bool], str]:
     """Return the verdict on the answer of each row that has one, and what `ingest` printed."""
-    rows = [
-        chat(f"c{index}", f"How do I solve problem {index}?", answer(str(index), rating=rating))
-        for index, rating in enumerate(ratings)
-    ]
+    rows = []
+    for index, rating in enumerate(ratings):
+        rated = {} if rating is None else {"rating": rating}
+        question = f"How do I solve problem {index}?"
+        rows.append(chat(f"c{index}", question, answer(str(index), **rated)))
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = call_main("ingest", "rows.jsonl", "--session", "s", "--kind", "conversation")
     assert result.exit_code == 0, result.err
@@ -159,6 +160,25 @@ def test_a_rating_is_read_on_the_scale_of_its_file(
 ) -> None:
     found, printed = judged_in_file(call_main, ratings)
     assert found == verdicts and f"numbers under rating are read as {scale}" in printed
+
+
+@pytest.mark.parametrize(("late", "accepted"), [([1, -1], True), ([9, 2], True), ([1, 5], False)])
+def test_a_scale_is_found_that_only_rows_after_the_first_thousand_show(
+    call_main: CallMain, late: list[int], accepted: bool
+) -> None:
+    unrated = [None] * 1500
+    found, printed = judged_in_file(call_main, [*unrated, *late])
+    assert found == {1500: accepted, 1501: not accepted}
+    assert printed.count("numbers under rating are read as") == 1
+
+
+def test_a_file_that_is_damaged_after_its_first_rating_is_refused(call_main: CallMain) -> None:
+    rows = [chat(f"c{n}", f"How do I solve problem {n}?", answer(str(n))) for n in range(1500)]
+    rows.append(chat("rated", "Opening hours?", answer("No idea.", rating=1)))
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    Path("rows.jsonl").write_bytes(content + b"\xff\n")
+    result = call_main("ingest", "rows.jsonl", "--session", "s", "--kind", "conversation")
+    assert result.exit_code == 2 and "rows.jsonl must be UTF-8" in result.err
 
 
 @pytest.mark.parametrize("kind", ["llm", "conversation"])

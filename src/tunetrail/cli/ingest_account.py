@@ -4,12 +4,15 @@ from collections.abc import Iterator
 
 from tunetrail.collecting import Collection
 from tunetrail.data.conventions.reading import IngestAccount
+from tunetrail.data.conversations.rating_scales import RatingScale
 from tunetrail.data.formats import position_unit
 from tunetrail.reporting.readable import counted
 
 
-def read_as_lines(account: IngestAccount) -> Iterator[str]:
-    """Yield a line for each convention that was recognised."""
+def read_as_lines(account: IngestAccount, scale: RatingScale | None = None) -> Iterator[str]:
+    """Yield a line for the scale of ratings, if there are any, and for each convention."""
+    if scale is not None:
+        yield f"numbers under rating are read as {scale}"
     for name, rows in account.read_as.most_common():
         yield f"read as {name}: {counted(rows, 'row')}"
 

@@ -1,5 +1,6 @@
 """`tunetrail ingest` and `tunetrail sessions`: fill the database, and list what it holds."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,9 +29,10 @@ from tunetrail.data.conventions.columns import (
 from tunetrail.data.conventions.reading import IngestAccount, RowReader
 from tunetrail.data.conversations.conversations import ID_COLUMNS, TIME_COLUMNS, derive
 from tunetrail.data.conversations.feedback import FEEDBACK_COLUMNS
+from tunetrail.data.conversations.front_ends import without_front_ends
 from tunetrail.data.conversations.messages import MESSAGE_COLUMNS, messages_of
 from tunetrail.data.conversations.preferences import PreferenceFinder
-from tunetrail.data.conversations.rating_scales import RatingScale, find_scale, using_scale
+from tunetrail.data.conversations.rating_scales import ScaleOfRows, find_scale, using_scale
 from tunetrail.data.formats import (
     DatabaseQuery,
     Row,
@@ -85,7 +87,7 @@ def ingest(
     is_beir = is_beir_folder(file)
     if is_beir:
         rows: Iterable[Any] = beir_rows(file)
-        scale = RatingScale.STARS
+        scale = ScaleOfRows()
     else:
         reader = RowReader(sample_kind, mapping)
         rows, scale = _checked_rows(source, mapping, reader.check_columns, f"{sample_kind} samples")
@@ -104,7 +106,7 @@ def ingest(
 
         if is_beir:
             report.account.read_as["BEIR"] = report.account.rows
-        for line in read_as_lines(report.account):
+        for line in read_as_lines(report.account, scale.found):
             say(line)
         print(
             f"{counted(report.account.rows, 'row')} read: {report.added} added to session "
@@ -131,8 +133,17 @@ def _checked_rows(
     mapping: Mapping[str, str],
     check: Callable[[Mapping[str, Any]], object],
     goal: str,
-) -> tuple[Iterator[Row], RatingScale]:
+    read_as: Counter[str] | None = None,
+) -> tuple[Iterator[Row], ScaleOfRows]:
     """Return the rows of a source and the scale of their ratings, after saying how they are read.
+
+    Args:
+        source: The source.
+        mapping: The user's own mapping of columns.
+        check: Raises `SampleError` for an unsuitable row.
+        goal: What the rows are meant to become, for the error.
+        read_as: Counts the conversations by the front end that exported them; None if the rows
+            aren't conversations.
 
     Raises:
         SampleError: The first rows lack a mapped column, or none of them passes the check: a file
@@ -140,17 +151,20 @@ def _checked_rows(
     """
     for note in reading_notes(source):
         say(note)
-    first_rows, rows = peek_rows(read_rows(source))
+    all_rows = read_rows(source)
+    if read_as is not None:
+        all_rows = without_front_ends(all_rows, read_as)
+    first_rows, rows = peek_rows(all_rows)
     if mapping:
         check_sources(mapping, columns_of(first_rows))
     check_rows(first_rows, check, goal, source)
 
     # All ratings of the file are on one scale, which its last row may show.
-    if find_scale(_renamed_rows(first_rows, mapping), MESSAGE_COLUMNS) is None:
-        return rows, RatingScale.STARS
-    scale = find_scale(_renamed_rows(read_rows(source), mapping), MESSAGE_COLUMNS)
-    print(f"numbers under rating are read as {scale}")
-    return rows, scale or RatingScale.STARS
+    scale = ScaleOfRows(lambda: _renamed_rows(read_rows(source), mapping), MESSAGE_COLUMNS)
+    if find_scale(_renamed_rows(first_rows, mapping), MESSAGE_COLUMNS) is not None:
+        # Before anything is stored: the file may be damaged further on.
+        scale.scale()
+    return rows, scale
 
 
 def _renamed_rows(rows: Iterable[Row], mapping: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
@@ -215,8 +229,13 @@ def _ingest_conversations(
 ) -> int:
     known = {*MESSAGE_COLUMNS, *ID_COLUMNS, *TIME_COLUMNS, *FEEDBACK_COLUMNS, *COMMON_COLUMNS}
     check_targets(mapping, known, "conversation")
+    read_as: Counter[str] = Counter()
     rows, scale = _checked_rows(
-        source, mapping, lambda row: messages_of(renamed(row, mapping)), "conversations"
+        source,
+        mapping,
+        lambda row: messages_of(renamed(row, mapping)),
+        "conversations",
+        read_as,
     )
 
     tally = _Tally()
@@ -231,6 +250,9 @@ def _ingest_conversations(
                 on_progress=show,
             )
 
+        report.account.read_as.update(read_as)
+        for line in read_as_lines(report.account, scale.found):
+            say(line)
         # All other rejections are rows that weren't conversations at all.
         malformed = report.rejected - tally.rejected - tally.unusable
         print(

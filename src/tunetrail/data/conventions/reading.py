@@ -24,6 +24,7 @@ from tunetrail.data.conventions.convention import (
     with_other_columns,
 )
 from tunetrail.data.conventions.verdicts import LABEL_COLUMNS, is_verdict
+from tunetrail.data.conversations.front_ends import front_end_of
 from tunetrail.errors import SampleError
 from tunetrail.samples import LeftOut, Sample, SampleKind, SourceRow, parse_sample, sample_kinds
 from tunetrail.samples.parsing import parse_present, present_values
@@ -166,7 +167,9 @@ class RowReader:
         except SampleError as error:
             other_kinds = [kind for kind in sample_kinds() if is_known_form(columns, kind)]
             advice = "Map the columns with --columns, such as anchor=question,positive=answer."
-            if other_kinds:
+            if front_end_of(row) is not None:
+                advice = "Rows of this form are conversations: --kind conversation."
+            elif other_kinds:
                 advice = f"Rows of this form are {other_kinds[0]} samples: --kind {other_kinds[0]}."
             raise SampleError(f"{error} {advice}") from None
 

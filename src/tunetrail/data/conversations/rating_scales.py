@@ -4,11 +4,13 @@ A 1 is the worst of five stars and the better of two votes. One row doesn't tell
 a file do.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import StrEnum
 from typing import Any
+
+from tunetrail.errors import SampleError, UserError
 
 _RATED = ("feedback", "thumbs", "vote")
 """Columns that may hold an object with a `rating`; Open WebUI's `annotation` always has votes."""
@@ -26,18 +28,56 @@ class RatingScale(StrEnum):
 
 
 _RANGES = {RatingScale.STARS: (1, 5), RatingScale.TEN: (0, 10), RatingScale.PERCENT: (0, 100)}
-_current: ContextVar[RatingScale] = ContextVar("rating_scale", default=RatingScale.STARS)
+
+
+class ScaleOfRows:
+    """The scale of the ratings in some rows, which are read for it when the first one is met.
+
+    Most files have no ratings. Only the others are read twice.
+
+    Args:
+        read: Returns all rows.
+        message_columns: The columns that hold messages, which may be rated as well.
+
+    Attributes:
+        found: The scale; None as long as no rating was met.
+    """
+
+    def __init__(
+        self, read: Callable[[], Iterable[Any]] = tuple, message_columns: Sequence[str] = ()
+    ) -> None:
+        self.found: RatingScale | None = None
+        self._read = read
+        self._message_columns = message_columns
+
+    def scale(self) -> RatingScale:
+        """Return the scale; stars if the rows have no ratings.
+
+        Raises:
+            UserError: The rows can't be read to their end.
+        """
+        if self.found is None:
+            try:
+                self.found = find_scale(self._read(), self._message_columns) or RatingScale.STARS
+            # It would reject the row with the rating, and concerns the whole file.
+            except SampleError as error:
+                raise UserError(str(error)) from error
+        return self.found
+
+
+_current: ContextVar[ScaleOfRows | None] = ContextVar("rating_scale", default=None)
 
 
 def current_scale() -> RatingScale:
     """Return the scale of the file that is being read; stars unless `using_scale` says more."""
-    return _current.get()
+    scale_of_rows = _current.get()
+    return scale_of_rows.scale() if scale_of_rows else RatingScale.STARS
 
 
 @contextmanager
-def using_scale(scale: RatingScale) -> Iterator[None]:
-    """Read the numbers under `rating` on a scale."""
-    token = _current.set(scale)
+def using_scale(scale_of_rows: ScaleOfRows) -> Iterator[None]:
+    """Read the numbers under `rating` on the scale of some rows."""
+    token = _current.set(scale_of_rows)
     try:
         yield
     finally:
