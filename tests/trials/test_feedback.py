@@ -181,6 +181,52 @@ def test_a_file_that_is_damaged_after_its_first_rating_is_refused(call_main: Cal
     assert result.exit_code == 2 and "rows.jsonl must be UTF-8" in result.err
 
 
+def ingest_chats(call_main: CallMain, name: str, *rows: dict[str, Any]) -> list[tuple[str, str]]:
+    """Ingest chats into one session, and return all of its preferences."""
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = call_main("ingest", name, "--session", "s", "--kind", "conversation")
+    assert result.exit_code == 0, result.err
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        chunks = list(manager.read_samples("s", SampleKind.LLM))
+    samples = [stored.sample for chunk in chunks for stored in chunk]
+    return [
+        (sample.content["chosen"], sample.content["rejected"])
+        for sample in samples
+        if sample.shape == "preference"
+    ]
+
+
+@pytest.mark.parametrize("rejected_first", [True, False])
+def test_answers_of_two_ingests_into_a_session_are_compared(
+    call_main: CallMain, rejected_first: bool
+) -> None:
+    bad = chat("c1", "How do I reset my password?", answer("No idea.", feedback="down"))
+    good = chat("c2", "how do I  reset my password?", answer("Click here.", feedback="up"))
+    first, second = (bad, good) if rejected_first else (good, bad)
+    other = chat("c3", "Opening hours?", answer("From nine.", feedback="up"))
+
+    assert ingest_chats(call_main, "first.jsonl", first) == []
+    assert ingest_chats(call_main, "second.jsonl", other, second) == [("Click here.", "No idea.")]
+    # Whatever is ingested again adds nothing.
+    for name, rows in {"first.jsonl": [first], "second.jsonl": [other, second]}.items():
+        assert len(ingest_chats(call_main, name, *rows)) == 1
+    assert len(ingest_chats(call_main, "both.jsonl", bad, good)) <= 2
+
+
+def test_a_file_that_has_grown_adds_only_the_preferences_of_its_new_answers(
+    call_main: CallMain,
+) -> None:
+    rows = [
+        chat("c1", "Opening hours?", answer("No idea.", feedback="down")),
+        chat("c2", "Opening hours?", answer("From nine.", feedback="up")),
+        chat("c3", "Opening hours?", answer("From ten.", feedback="down")),
+    ]
+    assert ingest_chats(call_main, "a.jsonl", *rows[:2]) == [("From nine.", "No idea.")]
+    grown = ingest_chats(call_main, "a.jsonl", *rows)
+    assert grown == [("From nine.", "No idea."), ("From nine.", "From ten.")]
+    assert ingest_chats(call_main, "a.jsonl", *rows) == grown
+
+
 @pytest.mark.parametrize("kind", ["llm", "conversation"])
 def test_a_vote_of_1_under_rating_is_learnt(call_main: CallMain, kind: str) -> None:
     rows = [chat("a", "Capital of Peru?", answer("Lima.")) | {"rating": 1}]

@@ -241,6 +241,8 @@ def _ingest_conversations(
     tally = _Tally()
     with DatabaseManager(database) as manager, using_scale(scale):
         is_new = not manager.has_session(session_id)
+        if not is_new:
+            tally.finder.remember(_stored_verdicts(manager, session_id))
         with _progress(source, rows) as (counted_rows, show):
             report = manager.ingest_derived(
                 session_id,
@@ -278,6 +280,16 @@ def _ingest_conversations(
         _finish(manager, session_id, report, shown_source(source), is_new)
     _show_report(session_id, "conversation", source, report)
     return 0
+
+
+def _stored_verdicts(manager: DatabaseManager, session_id: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the verdicts on single answers that a session has, in their order."""
+    if not manager.count_shapes(session_id, SampleKind.LLM).get("verdict"):
+        return
+    for chunk in manager.read_samples(session_id, SampleKind.LLM):
+        for stored in chunk:
+            if stored.sample.shape == "verdict":
+                yield stored.sample.content
 
 
 @contextmanager

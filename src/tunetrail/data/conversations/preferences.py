@@ -1,13 +1,14 @@
 """Find preferences and single verdicts in logged conversations.
 
 A rejected answer and an accepted one to the same question, in one conversation or in two of the
-same ingestion, are a preference. Only verdicts that were given count: an answer without one is
-neither accepted nor rejected here.
+same session, are a preference. Of earlier ingestions the first answers of conversations count,
+whose verdicts are stored. Only verdicts that were given count: an answer without one is neither
+accepted nor rejected here.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,12 @@ class JudgedTurn:
     question_key: bytes
     answer: str
     accepted: bool
+
+    @property
+    def key(self) -> bytes:
+        """A digest that is equal for the same answer to the same question with the same verdict."""
+        text = json.dumps([self.answer, self.accepted])
+        return hashlib.sha256(self.question_key + text.encode()).digest()[:16]
 
     @property
     def prompt_columns(self) -> dict[str, Any]:
@@ -129,6 +136,13 @@ def judged_turns(turns: Sequence[Turn]) -> Iterator[JudgedTurn]:
                 prompt.answer = message
 
 
+def _stored_turn(verdict: Mapping[str, Any]) -> JudgedTurn:
+    """Return the judged answer of a stored verdict."""
+    prompt, question = _Prompt(), {"role": "user", "content": verdict["prompt"]}
+    prompt.ask(question)
+    return prompt.judge(question, verdict["completion"], accepted=verdict["accepted"])
+
+
 @dataclass(kw_only=True)
 class PreferenceFinder:
     """Pairs each rejected answer with an accepted one to the same question, over many rows.
@@ -138,6 +152,19 @@ class PreferenceFinder:
 
     _accepted: dict[bytes, str] = field(default_factory=dict)
     _waiting: dict[bytes, list[str]] = field(default_factory=dict)
+    _earlier: "PreferenceFinder | None" = None
+    _known: set[bytes] = field(default_factory=set)
+
+    def remember(self, verdicts: Iterable[Mapping[str, Any]]) -> None:
+        """Take the stored verdicts of a session, in their order, to compare new answers with them.
+
+        An answer that is among them is not new. So ingesting a file twice finds the same
+        preferences twice, whatever was ingested in between.
+        """
+        self._earlier = PreferenceFinder()
+        for turn in map(_stored_turn, verdicts):
+            self._earlier._pairs(turn)
+            self._known.add(turn.key)
 
     def samples(self, judged: Sequence[JudgedTurn], shared: Mapping[str, Any]) -> list[Sample]:
         """Return the preferences that these answers complete, then the verdicts on them.
@@ -148,7 +175,7 @@ class PreferenceFinder:
         """
         preferences: list[Sample] = []
         for turn in judged:
-            for chosen, rejected in self._pairs(turn):
+            for chosen, rejected in self._all_pairs(turn):
                 row = {**turn.prompt_columns, "chosen": chosen, "rejected": rejected, **shared}
                 preferences.append(parse_sample(row, SampleKind.LLM))
 
@@ -160,6 +187,13 @@ class PreferenceFinder:
                 row = {**turn.prompt_columns, **answer, **shared}
                 verdicts.append(parse_sample(row, SampleKind.LLM))
         return [*preferences, *verdicts]
+
+    def _all_pairs(self, turn: JudgedTurn) -> list[tuple[str, str]]:
+        """Return the pairs that an answer completes, also with answers of earlier ingestions."""
+        pairs = self._pairs(turn)
+        if self._earlier is not None and turn.key not in self._known:
+            pairs += [pair for pair in self._earlier._pairs(turn) if pair not in pairs]
+        return pairs
 
     def _pairs(self, turn: JudgedTurn) -> list[tuple[str, str]]:
         """Remember an answer, and return the pairs of chosen and rejected that it completes."""
