@@ -144,6 +144,16 @@ LANGUAGE_MODEL_ROWS = [
         {"prompt": "a", "completion": "b", "accepted": True},
     ),
     (
+        "KTO",
+        {"prompt": chat("a", "b", "c"), "completion": chat("", "d")[1:], "label": False},
+        {"prompt_messages": chat("a", "b", "c"), "completion": "d", "accepted": False},
+    ),
+    (
+        "KTO",
+        {"prompt": "Three?", "completion": "trois", "kto_tag": True, "system": SYSTEM["content"]},
+        {"prompt_messages": [SYSTEM, *chat("Three?")], "completion": "trois", "accepted": True},
+    ),
+    (
         "UltraFeedback",
         {"prompt": "Hi", "chosen": chat("Hi", "Hello!"), "rejected": chat("Hi", "No.")},
         {"prompt": "Hi", "chosen": "Hello!", "rejected": "No."},

@@ -98,6 +98,29 @@ def test_later_questions_keep_the_turns_before_them() -> None:
     assert contents == ["Capital of Peru?", "Lima.", "And of Chile?"]
 
 
+def test_a_verdict_on_a_later_answer_keeps_the_turns_before_it() -> None:
+    row = chat("c", "Capital of Peru?", answer("Lima."))
+    row["messages"] += [{"role": "user", "content": "And of Chile?"}]
+    row["messages"] += [answer("Lima.", feedback="down")]
+    (verdict,) = derive(row).judged
+    assert verdict.shape == "verdict_chat"
+    contents = [turn["content"] for turn in verdict.content["prompt_messages"]]
+    assert contents == ["Capital of Peru?", "Lima.", "And of Chile?"]
+    assert (verdict.content["completion"], verdict.content["accepted"]) == ("Lima.", False)
+
+
+def test_verdicts_on_answers_to_one_later_question_are_twins_and_no_copies() -> None:
+    samples = []
+    for text, verdict in (("Lima.", "down"), ("Santiago.", "up")):
+        row = chat("c", "What is the capital of Peru, the country?", answer("It is Lima."))
+        row["messages"] += [{"role": "user", "content": "And which one is that of Chile?"}]
+        row["messages"] += [answer(text, feedback=verdict)]
+        samples += derive(row).judged
+    frame = rows_frame(enumerate(samples))
+    assert set(frame["shape"]) == {"verdict_chat"}
+    assert pd.Series(cluster_keys(frame, 0.8)).nunique() == 1
+
+
 def test_a_preference_and_the_chats_of_its_question_are_twins() -> None:
     finder = PreferenceFinder()
     rows = [
@@ -211,6 +234,26 @@ def test_answers_of_two_ingests_into_a_session_are_compared(
     for name, rows in {"first.jsonl": [first], "second.jsonl": [other, second]}.items():
         assert len(ingest_chats(call_main, name, *rows)) == 1
     assert len(ingest_chats(call_main, "both.jsonl", bad, good)) <= 2
+
+
+def test_answers_to_a_later_question_are_compared_over_two_ingests(call_main: CallMain) -> None:
+    rows = []
+    for name, text, verdict in (("c1", "Lima.", "down"), ("c2", "Santiago.", "up")):
+        row = chat(name, "Capital of Peru?", answer("Lima."))
+        row["messages"].insert(0, {"role": "system", "content": "Be brief."})
+        row["messages"] += [{"role": "user", "content": "And which one is that of Chile?"}]
+        rows.append({**row, "messages": [*row["messages"], answer(text, feedback=verdict)]})
+    ingest_chats(call_main, "first.jsonl", rows[0])
+    ingest_chats(call_main, "second.jsonl", rows[1])
+
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        (chunk,) = manager.read_samples("s", SampleKind.LLM)
+    (preference,) = [
+        stored.sample.content for stored in chunk if stored.sample.shape == "preference_chat"
+    ]
+    assert (preference["chosen"], preference["rejected"]) == ("Santiago.", "Lima.")
+    roles = [turn["role"] for turn in preference["prompt_messages"]]
+    assert roles == ["system", "user", "assistant", "user"]
 
 
 def test_a_file_that_has_grown_adds_only_the_preferences_of_its_new_answers(

@@ -57,6 +57,8 @@ from tunetrail.samples import (
 )
 from tunetrail.stores.database import DatabaseManager, IngestReport, SessionSummary
 
+_VERDICTS = ("verdict", "verdict_chat")
+
 
 def ingest(
     file: str,
@@ -151,7 +153,7 @@ def _checked_rows(
     """
     for note in reading_notes(source):
         say(note)
-    all_rows = read_rows(source)
+    all_rows: Iterator[Row] = read_rows(source)
     if read_as is not None:
         all_rows = without_front_ends(all_rows, read_as)
     first_rows, rows = peek_rows(all_rows)
@@ -211,7 +213,7 @@ class _Tally:
     def derive(self, row: Mapping[str, Any]) -> tuple[Sample | LeftOut, ...]:
         """Return the samples and the left-out pieces of a conversation."""
         derived = derive(row, self.finder)
-        verdicts = sum(sample.shape == "verdict" for sample in derived.judged)
+        verdicts = sum(sample.shape in _VERDICTS for sample in derived.judged)
         self.verdicts += verdicts
         self.preferences += len(derived.judged) - verdicts
         pairs = sum(sample.kind == SampleKind.EMBEDDING for sample in derived.samples)
@@ -284,11 +286,12 @@ def _ingest_conversations(
 
 def _stored_verdicts(manager: DatabaseManager, session_id: str) -> Iterator[Mapping[str, Any]]:
     """Yield the verdicts on single answers that a session has, in their order."""
-    if not manager.count_shapes(session_id, SampleKind.LLM).get("verdict"):
+    shapes = manager.count_shapes(session_id, SampleKind.LLM)
+    if not any(map(shapes.get, _VERDICTS)):
         return
     for chunk in manager.read_samples(session_id, SampleKind.LLM):
         for stored in chunk:
-            if stored.sample.shape == "verdict":
+            if stored.sample.shape in _VERDICTS:
                 yield stored.sample.content
 
 

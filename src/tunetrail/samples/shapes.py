@@ -285,6 +285,20 @@ _BUILT_IN = (
         reworded="prompt",
         objective="kto",
     ),
+    # The same after several turns, or with tools.
+    SampleShape(
+        name="verdict_chat",
+        kind=SampleKind.LLM,
+        required=("prompt_messages", "completion", "accepted"),
+        optional=(TOOLS_COLUMN,),
+        types={
+            "prompt_messages": ColumnType.TURNS,
+            "accepted": ColumnType.VERDICT,
+            TOOLS_COLUMN: ColumnType.TOOLS,
+        },
+        target=("completion", "accepted"),
+        objective="kto",
+    ),
 )
 
 _SHAPES: dict[str, SampleShape] = {}

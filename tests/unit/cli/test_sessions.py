@@ -230,14 +230,14 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
     assert result.out.splitlines()[:6] == [
         "numbers under rating are read as 1 to 5 stars",
         "7 conversations read: 6 pairs and 6 chats",
-        "  from feedback: 0 preferences (llm.objective=preference), 3 verdicts (llm.objective=kto); "
+        "  from feedback: 0 preferences (llm.objective=preference), 4 verdicts (llm.objective=kto); "
         "llm.objective=supervised learns the chats",
-        "  15 samples added to session s1, 0 already there",
+        "  16 samples added to session s1, 0 already there",
         "  left out, kept with the reason: 3 answers rejected by feedback, 1 part that can't be learnt from, "
         "4 malformed rows",
         "  no pair, as the question can't stand alone: 1",
     ]
-    assert "0 samples added to session s1, 15 already there" in again.out
+    assert "0 samples added to session s1, 16 already there" in again.out
     assert "line 11 of" in result.out and "line 11 is not JSON" in result.out
 
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
@@ -246,7 +246,7 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
         rejected = manager.rejected_samples("s1")
     chats = [stored for stored in llm_samples if stored.sample.shape == "chat"]
     verdicts = [stored.sample.content["accepted"] for stored in llm_samples if stored not in chats]
-    assert verdicts == [False, False, True]
+    assert verdicts == [False, False, False, True]
     assert [tuple(stored.sample.content.values()) for stored in pairs] == [
         ("Reset?", "Click here."),
         ("Hi", "Hello"),

@@ -22,7 +22,7 @@ def test_shape_named_knows_the_shapes_of_every_kind():
     assert shape_named("preference").kind is LLM
     with pytest.raises(
         SampleError,
-        match=r"shape must be one of pair, .*, verdict, got 'chats'\. Did you mean",
+        match=r"shape must be one of pair, .*, verdict_chat, got 'chats'\. Did you mean",
     ):
         shape_named("chats")
 

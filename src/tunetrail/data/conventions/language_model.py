@@ -200,14 +200,16 @@ def _judged(column: str) -> Convention:
     """Return the convention of KTO: an answer, and whether it was accepted."""
 
     def becomes(row: Row) -> list[Row]:
-        texts = {name: _only_text(row[name], name) for name in ("prompt", "completion")}
-        before = [name for name in _AROUND if _is_filled(row.get(name))]
-        if before:
-            raise SampleError(
-                f"{before[0]} must be absent, as a verdict (KTO) has no turns before its prompt, "
-                f"got {shortened(row[before[0]])}. Put the text into the prompt."
-            )
-        return [{**texts, "accepted": row[column]}]
+        verdict = {
+            "completion": _only_text(row["completion"], "completion"),
+            "accepted": row[column],
+        }
+        prompt = [*_history(row), *_turns(row["prompt"], "prompt", "user")]
+        turns, tools = _after_system(row, prompt), _tools(row)
+        is_text = len(turns) == 1 and turns[0].keys() == {"role", "content"}
+        if is_text and turns[0]["role"] == "user" and not tools:
+            return [{"prompt": turns[0]["content"], **verdict}]
+        return [{"prompt_messages": turns, **verdict, **tools}]
 
     columns = ("prompt", "completion", column)
     return Convention(

@@ -48,9 +48,7 @@ def front_end_of(row: Row) -> FrontEnd | None:
     return next((front_end for front_end in _FRONT_ENDS if front_end.exports(row)), None)
 
 
-def without_front_ends(
-    rows: Iterable[Row | BrokenRow], read_as: Counter[str] | None = None
-) -> Iterator[Row | BrokenRow]:
+def without_front_ends(rows: Iterable[Any], read_as: Counter[str] | None = None) -> Iterator[Any]:
     """Yield the conversations of exports in place of the exports, and other rows as they are.
 
     Args:
@@ -71,18 +69,16 @@ def without_front_ends(
         if read_as is not None:
             read_as[front_end.name] += len(conversations)
         for conversation in conversations:
-            is_of_file = isinstance(row, SourceRow)
-            yield SourceRow(conversation, row.source, row.position) if is_of_file else conversation
+            if isinstance(row, SourceRow):
+                yield SourceRow(conversation, row.source, row.position)
+            else:
+                yield conversation
 
 
 def _broken(row: Row, reason: str) -> BrokenRow:
-    is_of_file = isinstance(row, SourceRow)
-    return BrokenRow(
-        text=json.dumps(row, default=str),
-        reason=reason,
-        source=row.source if is_of_file else "",
-        position=row.position if is_of_file else None,
-    )
+    source, position = (row.source, row.position) if isinstance(row, SourceRow) else ("", None)
+    text = json.dumps(row, default=str)
+    return BrokenRow(text=text, reason=reason, source=source, position=position)
 
 
 def _is_open_webui(row: Row) -> bool:

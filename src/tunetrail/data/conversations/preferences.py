@@ -1,9 +1,8 @@
 """Find preferences and single verdicts in logged conversations.
 
 A rejected answer and an accepted one to the same question, in one conversation or in two of the
-same session, are a preference. Of earlier ingestions the first answers of conversations count,
-whose verdicts are stored. Only verdicts that were given count: an answer without one is neither
-accepted nor rejected here.
+same session, are a preference: the verdicts of earlier ingestions are stored. Only verdicts that
+were given count: an answer without one is neither accepted nor rejected here.
 """
 
 import hashlib
@@ -136,11 +135,21 @@ def judged_turns(turns: Sequence[Turn]) -> Iterator[JudgedTurn]:
                 prompt.answer = message
 
 
-def _stored_turn(verdict: Mapping[str, Any]) -> JudgedTurn:
-    """Return the judged answer of a stored verdict."""
-    prompt, question = _Prompt(), {"role": "user", "content": verdict["prompt"]}
-    prompt.ask(question)
-    return prompt.judge(question, verdict["completion"], accepted=verdict["accepted"])
+def _stored_turn(verdict: Mapping[str, Any]) -> JudgedTurn | None:
+    """Return the judged answer of a stored verdict; None if it isn't one of a log."""
+    question = {"role": "user", "content": verdict.get("prompt")}
+    messages = verdict.get("prompt_messages") or [question]
+    prompt = _Prompt()
+    for message in messages:
+        if message["role"] == "user":
+            prompt.ask(message)
+        elif message["role"] == "assistant":
+            prompt.answer = {"role": "assistant", "content": message["content"]}
+        else:
+            prompt.add(message)
+    if prompt.question is None or prompt.answer is not None:
+        return None
+    return prompt.judge(prompt.question, verdict["completion"], accepted=verdict["accepted"])
 
 
 @dataclass(kw_only=True)
@@ -162,7 +171,7 @@ class PreferenceFinder:
         preferences twice, whatever was ingested in between.
         """
         self._earlier = PreferenceFinder()
-        for turn in map(_stored_turn, verdicts):
+        for turn in filter(None, map(_stored_turn, verdicts)):
             self._earlier._pairs(turn)
             self._known.add(turn.key)
 
@@ -179,13 +188,11 @@ class PreferenceFinder:
                 row = {**turn.prompt_columns, "chosen": chosen, "rejected": rejected, **shared}
                 preferences.append(parse_sample(row, SampleKind.LLM))
 
-        # A verdict has a prompt of one text: later turns would lack what was said before.
         verdicts: list[Sample] = []
         for turn in judged:
-            if len(turn.prompt) == 1:
-                answer = {"completion": turn.answer, "accepted": turn.accepted}
-                row = {**turn.prompt_columns, **answer, **shared}
-                verdicts.append(parse_sample(row, SampleKind.LLM))
+            answer = {"completion": turn.answer, "accepted": turn.accepted}
+            row = {**turn.prompt_columns, **answer, **shared}
+            verdicts.append(parse_sample(row, SampleKind.LLM))
         return [*preferences, *verdicts]
 
     def _all_pairs(self, turn: JudgedTurn) -> list[tuple[str, str]]:

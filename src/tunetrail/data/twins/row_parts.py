@@ -83,7 +83,8 @@ def _parts_of_conversation(record: Mapping[Any, Any]) -> RowParts:
     # question stays the same.
     opening = contents[roles.index("user")] if "user" in roles else None
     answer = max((index for index in spoken if roles[index] == "assistant"), default=None)
-    if shape.is_preference:
+    is_prompt = shape.is_preference or shape.judged_by is not None
+    if is_prompt:
         answer = None
     question = "\n".join(contents[index] for index in spoken if index != answer)
     conversation = "\n".join(contents[index] for index in spoken)
@@ -91,17 +92,17 @@ def _parts_of_conversation(record: Mapping[Any, Any]) -> RowParts:
     # Under another system prompt or with other tools, the same words may ask for another answer.
     system_turns = [turn["content"] for turn in turns if turn["role"] == "system"]
     tools = [record[TOOLS_COLUMN]] if record.get(TOOLS_COLUMN) else []
-    name = "preference_chat" if shape.is_preference else "chat"
-    answers = list(map(record.get, shape.target)) if shape.is_preference else []
-    if not answers:
+    name = shape.name if is_prompt else "chat"
+    answers = [record.get(column) for column in shape.target if column in shape.texts]
+    if not is_prompt:
         answers = [None if answer is None else contents[answer]]
 
     return RowParts(
         twins=[conversation] if opening is None else [opening, conversation],
         compared=[question, *answers],
-        whole=None if shape.is_preference else conversation,
+        whole=None if is_prompt else conversation,
         setting=(name, *system_turns, *tools, roles),
-        answer=None,
+        answer=None if shape.judged_by is None else record.get(shape.judged_by),
         answered_by_text=answer is not None,
         answered_by_choice=shape.is_preference,
     )

@@ -78,11 +78,18 @@ def record_messages(record: Mapping[str, Any]) -> list[dict[str, Any]] | None:
             {"role": "assistant", "content": record["output"]},
         ]
     if record.get("completion") is not None:
-        return [
-            {"role": "user", "content": record["prompt"]},
-            {"role": "assistant", "content": record["completion"]},
-        ]
+        return [*_prompt_of(record), {"role": "assistant", "content": record["completion"]}]
     return None
+
+
+def _prompt_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages before the answers that a record compares or judges.
+
+    Earlier answers belong to the prompt: they aren't learnt.
+    """
+    if record.get("prompt_messages") is None:
+        return [{"role": "user", "content": record["prompt"]}]
+    return list(map(_as_context, record["prompt_messages"]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -276,8 +283,7 @@ def completions_of(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
         shared = {"input": record["prompt"], "weight": record.get("weight")}
         return {**shared, "output": chosen}, {**shared, "output": rejected}
 
-    # Earlier answers belong to the prompt: only the two that are compared are learnt.
-    prompt = list(map(_as_context, record["prompt_messages"]))
+    prompt = _prompt_of(record)
     shared = {"weight": record.get("weight"), "tools": record.get("tools")}
 
     def completion(answer: str) -> dict[str, Any]:

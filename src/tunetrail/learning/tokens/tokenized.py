@@ -99,7 +99,10 @@ def _try_record(
 def _content_key(record: Mapping[str, Any]) -> str:
     contents = list(map(record.get, ("input", "output", "messages", "text", "tools")))
     if record.get("completion") is not None:
-        contents += [record["prompt"], record["completion"]]
+        contents += [record.get("prompt"), record["completion"]]
+    # Absent from most records, whose keys stay as they were.
+    if record.get("prompt_messages") is not None:
+        contents.append(record["prompt_messages"])
     return json.dumps(contents)
 
 

@@ -125,7 +125,7 @@ def test_derive_ends_the_chat_before_a_rejected_answer_and_keeps_the_rest() -> N
     ]
     assert derived.rejected[0].row == {"group": "c1", "messages": [user(QUESTION), bad]}
     assert derived.unusable[0].row == {"group": "c1", "messages": later_messages}
-    assert len(derived.kept) == 5
+    assert len(derived.kept) == 6
 
 
 def test_derive_of_a_wholly_rejected_conversation_learns_nothing() -> None:

@@ -226,6 +226,23 @@ def test_both_answers_of_a_preference_are_learnt_after_the_same_prompt(
     assert (chosen.weight, rejected.weight) == (0.5, 0.5)
 
 
+def test_a_judged_answer_is_learnt_after_all_turns_before_it(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    turns = [
+        {"role": "user", "content": "What is 2 + 2?"},
+        {"role": "assistant", "content": "It is 4."},
+        {"role": "user", "content": "And 3 + 3?"},
+    ]
+    verdict = {"prompt_messages": turns, "completion": "It is 6.", "accepted": True}
+
+    example = tokenize_record(tokenizer, verdict, 512)
+
+    assert learnt(tokenizer, example) == "It is 6.<|end|>"
+    text = str(tokenizer.decode(example.input_ids))
+    assert text.index("What is 2 + 2?") < text.index("It is 4.") < text.index("And 3 + 3?")
+
+
 def test_each_answer_of_a_preference_is_cut_off_by_itself(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
