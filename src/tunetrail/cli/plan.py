@@ -1,6 +1,5 @@
 """`tunetrail plan`: what a training will take, before it is paid for."""
 
-import gc
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from tunetrail.cli.output import HELP as OUTPUT_HELP
 from tunetrail.cli.output import show
 from tunetrail.config import TrainRequest
 from tunetrail.errors import ConfigError
+from tunetrail.imports import importing
 
 _HELP = """\
 usage: tunetrail plan session_id=ID|[ID,ID] [model_type=embedding|llm|all]
@@ -54,15 +54,11 @@ def help_text() -> str:
 
 
 def _plan_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
-    # A fifth of the imports' time would be spent on looking for garbage that isn't there.
-    gc.disable()
-    try:
+    with importing():
         from tunetrail.cli.plan_text import print_plan
         from tunetrail.node import ModelTrainingNode, NodeConfig
         from tunetrail.processes import seconds_of_process
         from tunetrail.stores.database import DatabaseManager
-    finally:
-        gc.enable()
 
     call = {"session_id": request.session_id, "model_type": request.model_type}
     with DatabaseManager(request.database.url) as manager:

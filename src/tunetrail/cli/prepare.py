@@ -1,6 +1,5 @@
 """`tunetrail prepare`: validate, clean and split into files to look at before training."""
 
-import gc
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from tunetrail.cli.key_help import asks_for_help
 from tunetrail.cli.output import show
 from tunetrail.config import TrainRequest, checked_session_ids
 from tunetrail.errors import ConfigError
+from tunetrail.imports import importing
 from tunetrail.reporting.readable import counted
 
 if TYPE_CHECKING:
@@ -81,13 +81,9 @@ examples:
 
 
 def _prepare_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
-    # A fifth of the imports' time would be spent on looking for garbage that isn't there.
-    gc.disable()
-    try:
+    with importing():
         from tunetrail.node.preparation import prepare_request
         from tunetrail.stores.database import DatabaseManager
-    finally:
-        gc.enable()
 
     folder = Path(request.output_dir)
     call = {"session_id": request.session_id, "model_type": request.model_type}

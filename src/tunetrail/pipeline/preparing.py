@@ -18,6 +18,7 @@ from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.data.flow.united_sessions import unite_sessions
 from tunetrail.data.rows import rows_of_shapes
 from tunetrail.errors import SampleError
+from tunetrail.imports import importing
 from tunetrail.learning.row_vectors import vectors_identity
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
@@ -60,8 +61,10 @@ def build_preparation(
     if path is not None and counter is not None:
         # Loaded when the first vectors are needed: with every row cached, that is never.
         def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
-            reader = family.reading(settings)
-            return family.row_vectors(reader, models.load(family, path), texts)
+            # The first call imports what loads the model, and the library of its architecture.
+            with importing():
+                reader, model = family.reading(settings), models.load(family, path)
+            return family.row_vectors(reader, model, texts)
 
         # The cache looks vectors up by it: vectors of another model must not be taken.
         identity = vectors_identity(path, counter.identity)
