@@ -97,7 +97,7 @@ TRAINING = [
 INGEST = [
     Point(name="rows being stored", function="tunetrail.stores.ingestion:_write_chunk", after=True),
     Point(name="first rows stored", function="tunetrail.stores.ingestion:_write_chunk", call=2),
-    Point(name="all rows stored", function="tunetrail.cli.sessions:_finish"),
+    Point(name="all rows stored", function="tunetrail.cli.ingest:_finish"),
 ]
 PREPARE = [
     Point(name="chunks done", function="tunetrail.data.flow.preparation:run_tasks", after=True),

@@ -211,7 +211,7 @@ def _run_parsed_command(command: str, arguments: list[str]) -> int:
     parser.add_argument("--kind", required=True, choices=kinds, help="kind of the rows, see above")
     parser.add_argument("--columns", default="", metavar="NAME=COLUMN,...", help=columns_help)
     options = parser.parse_args(arguments)
-    from tunetrail.cli.sessions import ingest
+    from tunetrail.cli.ingest import ingest
 
     return ingest(
         options.file,
