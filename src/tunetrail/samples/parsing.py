@@ -298,7 +298,12 @@ def _conversion(column: str) -> Callable[[Any, str], Any]:
     check = _CHECKED_VALUE[column_type(column)]
     if not is_converted(column):
         return check
-    return lambda value, name: check(typed_value(value, name), name)
+
+    def convert(value: Any, name: str) -> Any:
+        # Nearly all messages and vectors are lists already.
+        return check(value if type(value) is list else typed_value(value, name), name)
+
+    return convert
 
 
 def is_absent(value: Any) -> bool:

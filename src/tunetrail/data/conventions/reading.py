@@ -254,7 +254,11 @@ class _Layout:
 
 def _holds_texts(row: Row, columns: tuple[str, ...]) -> bool:
     """Tell whether there are columns, and all of them hold a text."""
-    return bool(columns) and all(type(row[column]) is str for column in columns)
+    # A loop, as setting up a generator for each row would take longer.
+    for column in columns:
+        if type(row[column]) is not str:
+            return False
+    return bool(columns)
 
 
 def counting(
