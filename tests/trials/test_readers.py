@@ -184,7 +184,7 @@ def test_urls_are_read_and_their_secrets_are_not_shown(workplace: Path) -> None:
     ("url", "way_out"),
     [
         ("s3://bucket/a.jsonl", r"pip install 'tunetrail\[remote\]'\.$"),
-        ("gs://bucket/a.jsonl", r"Install gcsfs to access Google Storage\.$"),
+        ("gs://bucket/a.jsonl", r"[Ii]nstall gcsfs to access Google Storage\.$"),
     ],
 )
 def test_a_store_whose_package_is_missing_is_one_line(

@@ -40,10 +40,10 @@ def opened_url(file: SourceFile) -> Iterator[BinaryIO]:
         scheme = file.path.partition("://")[0]
         is_in_extra = scheme in _SCHEMES_OF_EXTRA or error.name == "fsspec"
         # For the others, fsspec's message names the package.
-        package = "pip install 'tunetrail[remote]'" if is_in_extra else str(error)
+        way_out = "Install it: pip install 'tunetrail[remote]'" if is_in_extra else str(error)
         raise SampleError(
             f"{file.name} must be a local file, as the package for {scheme}:// is missing. "
-            f"Install it: {package}."
+            f"{way_out}."
         ) from error
     except FileNotFoundError as error:
         raise SampleError(f"{file.name} doesn't exist. Check the URL.") from error
