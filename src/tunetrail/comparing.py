@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tunetrail.config import BASE, TrackingConfig
 from tunetrail.errors import UserError
 from tunetrail.evaluation.comparison_page import comparison_page
-from tunetrail.evaluation.comparison_plots import comparison_figures
+from tunetrail.evaluation.comparison_plots import comparison_pictures
 from tunetrail.evaluation.example_rows import (
     FOLD,
     REFERENCE,
@@ -115,9 +115,10 @@ def log_comparison(
         run.log_metrics({f"{model.name}/value": model.value for model in comparison.models})
         run.log_dict(comparison.to_dict(), f"{_FOLDER}/comparison.json")
         run.log_text(comparison.table().to_csv(index=False), f"{_FOLDER}/pairs.csv")
-        run.log_text(comparison_page(comparison), f"{_FOLDER}/comparison.html")
-        for name, figure in comparison_figures(comparison).items():
-            run.log_figure(figure, f"{_FOLDER}/{name}.png")
+        pictures = comparison_pictures(comparison)
+        run.log_text(comparison_page(comparison, pictures), f"{_FOLDER}/comparison.html")
+        for name, picture in pictures.items():
+            run.log_picture(picture, f"{_FOLDER}/{name}.png")
     return run.run_id
 
 

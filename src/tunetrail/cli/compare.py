@@ -50,6 +50,7 @@ def compare(arguments: list[str]) -> int:
     from tunetrail.comparing import compare as compare_scored
     from tunetrail.comparing import log_comparison
     from tunetrail.evaluation.comparison_page import comparison_page
+    from tunetrail.evaluation.comparison_plots import comparison_pictures
 
     page = Path(options.html) if options.html else None
     _check_writable(page)
@@ -66,7 +67,8 @@ def compare(arguments: list[str]) -> int:
     show(comparison.to_dict, lambda: print_comparison(comparison))
     # On stderr: with --json, stdout holds nothing else.
     if page is not None:
-        write_private_text(page, comparison_page(comparison))
+        html = comparison_page(comparison, comparison_pictures(comparison))
+        write_private_text(page, html)
         print(f"page: {page}", file=sys.stderr)
     if options.mlflow:
         run_id = log_comparison(comparison, tracking_uri=options.uri, experiment=options.experiment)

@@ -38,14 +38,14 @@ def sweep(arguments: Sequence[str]) -> int:
     # Imported only after parsing: --help doesn't wait for Optuna.
     from tunetrail.stores.database import DatabaseManager
     from tunetrail.sweeps.page import sweep_page
-    from tunetrail.sweeps.pictures import sweep_figures
+    from tunetrail.sweeps.pictures import sweep_pictures
     from tunetrail.sweeps.study import SweepStudy
     from tunetrail.sweeps.summary import summarize_sweep
 
     with DatabaseManager(options.database) as manager:
         study = SweepStudy.open(manager, _whole_id(options.sweep, manager.study_names()))
         summary = summarize_sweep(study, manager)
-        html = sweep_page(summary, sweep_figures(summary, study)) if page else ""
+        html = sweep_page(summary, sweep_pictures(summary, study)) if page else ""
 
     show(summary.to_dict, lambda: _print_summary(summary))
     if page is not None:

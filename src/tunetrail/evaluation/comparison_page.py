@@ -1,12 +1,11 @@
 """The page of a comparison of models: one HTML file that needs no network."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunetrail.evaluation.comparison_plots import comparison_figures
 from tunetrail.evaluation.model_comparison import ModelComparison, PairResult
-from tunetrail.reporting.charts import png
 from tunetrail.reporting.html import load_template, picture_address
 
 if TYPE_CHECKING:
@@ -18,12 +17,15 @@ _CAPTIONS = {
 }
 
 
-def comparison_page(comparison: ModelComparison) -> str:
-    """Return the comparison as the text of one HTML file; names in it are escaped."""
-    pictures = []
-    for name, figure in comparison_figures(comparison).items():
-        pictures.append((_CAPTIONS[name], picture_address(png(figure))))
-    return _template().render(comparison=comparison, pictures=pictures)
+def comparison_page(comparison: ModelComparison, pictures: Mapping[str, bytes]) -> str:
+    """Return the comparison as the text of one HTML file; names in it are escaped.
+
+    Args:
+        comparison: The comparison.
+        pictures: What `comparison_pictures` returns of it.
+    """
+    shown = [(_CAPTIONS[name], picture_address(picture)) for name, picture in pictures.items()]
+    return _template().render(comparison=comparison, pictures=shown)
 
 
 def shown_p_value(p_value: float | None) -> str:

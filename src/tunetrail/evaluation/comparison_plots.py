@@ -4,7 +4,16 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tunetrail.evaluation.model_comparison import ModelComparison
-from tunetrail.reporting.charts import BLUE, GREY, INK, TEXT, drawable, name_bars, new_figure
+from tunetrail.reporting.charts import (
+    BLUE,
+    GREY,
+    INK,
+    TEXT,
+    drawable,
+    name_bars,
+    new_figure,
+    pngs,
+)
 from tunetrail.reporting.readable import readable
 
 if TYPE_CHECKING:
@@ -19,12 +28,12 @@ _STEP = 0.24
 """Height of a line with a model's name, in inches."""
 
 
-def comparison_figures(comparison: ModelComparison) -> dict[str, "Figure"]:
-    """Return the pictures of a comparison by name: `pairs` and, of ranks, `critical_difference`."""
+def comparison_pictures(comparison: ModelComparison) -> dict[str, bytes]:
+    """Return the PNGs of a comparison by name: `pairs` and, of ranks, `critical_difference`."""
     figures = {"pairs": pairs_figure(comparison)}
     if comparison.rank_test is not None:
         figures["critical_difference"] = critical_difference_figure(comparison)
-    return figures
+    return pngs(figures)
 
 
 def pairs_figure(comparison: ModelComparison) -> "Figure":

@@ -28,6 +28,7 @@ from tunetrail.paths import write_private_text
 from tunetrail.pipeline.answers import prompt_and_answer
 from tunetrail.pipeline.example_rows import FOLDER
 from tunetrail.pipeline.stage_context import StageContext
+from tunetrail.reporting.charts import png
 
 SLICES, CONFUSIONS, EXAMPLES = "slices.csv", "confusions.csv", "examples.json"
 TOKENS = "tokens.json"
@@ -69,7 +70,7 @@ def log_error_analysis(
 
     confusion = label_confusion(rows)
     if confusion is not None and len(confusion):
-        run.log_figure(confusion_figure(confusion), f"{FOLDER}/confusion.png")
+        run.log_picture(png(confusion_figure(confusion)), f"{FOLDER}/confusion.png")
         _log_text(context, CONFUSIONS, most_confused(confusion).to_csv(index=False))
 
     slices = score_slices(
@@ -81,7 +82,7 @@ def log_error_analysis(
     )
     _log_text(context, SLICES, slices.to_csv(index=False))
     if len(slices):
-        run.log_figure(slices_figure(slices, rows.run.metric), f"{FOLDER}/slices.png")
+        run.log_picture(png(slices_figure(slices, rows.run.metric)), f"{FOLDER}/slices.png")
 
     return {
         **changes.to_dict(),

@@ -3,7 +3,6 @@
 from typing import Any
 
 from tunetrail.data.flow.prepared import CHANGES, FLAGS, REPORT, SET_ASIDE, SUMMARY, PreparedSession
-from tunetrail.data.report.pictures import figures
 from tunetrail.data.report.report_data import ReportData
 from tunetrail.data.report.session_report import report_section, write_report
 from tunetrail.errors import SampleError
@@ -40,10 +39,11 @@ def keep_report(
 ) -> None:
     """Write the report of prepared rows and the rows set aside to a run's artifacts."""
     section = report_section(session, model_type, max_length)
-    write_report(ReportData(title=name, sections=(section,)), session.folder / REPORT)
+    data = ReportData(title=name, sections=(section,))
+    (pictures,) = write_report(data, session.folder / REPORT).pictures
 
     for file in (REPORT, SUMMARY, SET_ASIDE, CHANGES, FLAGS):
         run.log_artifact(session.folder / file, folder)
     # The report holds them as well; as artifacts they can be compared between runs.
-    for picture, figure in figures(section).items():
-        run.log_figure(figure, f"{folder}/{picture}.png")
+    for picture_name, picture in pictures.items():
+        run.log_picture(picture, f"{folder}/{picture_name}.png")

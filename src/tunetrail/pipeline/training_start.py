@@ -10,6 +10,7 @@ from tunetrail.pipeline.ranks import rank_count
 from tunetrail.pipeline.run_state import START
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.prepare import PreparedRows
+from tunetrail.reporting.charts import png
 
 
 def start_of_training(context: StageContext, shape: str) -> tuple[str, str]:
@@ -58,7 +59,7 @@ def auto_values(context: StageContext, prepared: PreparedRows) -> AutoValues:
     values.report(run.log_metrics)
     if values.rate is not None:
         figure = rate_figure(values.rate.curve, values.rate.rate)
-        run.log_figure(figure, "learning_rate_finder.png")
+        run.log_picture(png(figure), "learning_rate_finder.png")
     state.auto_values = values.to_dict()
     state.save()
     return values

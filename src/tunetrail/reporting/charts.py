@@ -46,18 +46,27 @@ def new_figure(height: float, width: float = PAGE_WIDTH) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def png(figure: "Figure", dpi: int = _DPI) -> bytes:
-    """Return the figure as a PNG on white; the same figure always gives the same bytes."""
+    """Return the figure as a PNG; the same figure always gives the same bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     picture = io.BytesIO()
+    figure.set_dpi(dpi)
     # matplotlib would write its version into the file.
     metadata = {"Software": None}
-    figure.savefig(picture, format="png", dpi=dpi, facecolor="white", metadata=metadata)
+    # Not `savefig`, which draws a figure with a layout twice: first only to arrange it.
+    FigureCanvasAgg(figure).print_png(picture, metadata=metadata)
     return picture.getvalue()
+
+
+def pngs(figures: Mapping[str, "Figure"], dpi: int = _DPI) -> dict[str, bytes]:
+    """Return figures as PNGs, by their names: drawn once, for a page and for MLflow."""
+    return {name: png(figure, dpi) for name, figure in figures.items()}
 
 
 def bar_chart(

@@ -220,10 +220,16 @@ class TrackedRun:
                 tag = json.dumps([*tables, entry])
                 self.tracker.client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, tag)
 
-    def log_figure(self, figure: Any, file: str) -> None:
-        """Store a matplotlib figure as an artifact."""
-        with self.tracker.request():
-            self.tracker.client.log_figure(self.run_id, figure, file)
+    def log_picture(self, picture: bytes, file: str) -> None:
+        """Store a PNG as an artifact.
+
+        MLflow's own function takes a figure and draws it, again if a page shows it as well.
+        """
+        folder, _, name = file.rpartition("/")
+        with self.tracker.request(), scratch_folder() as local:
+            path = local / name
+            path.write_bytes(picture)
+            self.tracker.client.log_artifact(self.run_id, str(path), folder or None)
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file or a folder as an artifact."""

@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunetrail.reporting.charts import png
 from tunetrail.reporting.html import load_template, picture_address
 from tunetrail.sweeps.summary import (
     SweepSummary,
@@ -16,7 +15,6 @@ from tunetrail.sweeps.summary import (
 
 if TYPE_CHECKING:
     from jinja2 import Template
-    from matplotlib.figure import Figure
 
 _CAPTIONS = {
     "objective": "Objective of each finished job with its 95 % interval, best first",
@@ -26,17 +24,15 @@ _CAPTIONS = {
 }
 
 
-def sweep_page(summary: SweepSummary, figures: Mapping[str, "Figure"]) -> str:
+def sweep_page(summary: SweepSummary, pictures: Mapping[str, bytes]) -> str:
     """Return a sweep as the text of one HTML file; overrides and reasons in it are escaped.
 
     Args:
         summary: The sweep.
-        figures: Its pictures, as `sweep_figures` names them.
+        pictures: What `sweep_pictures` returns of it.
     """
-    pictures = []
-    for name, figure in figures.items():
-        pictures.append((_CAPTIONS[name], picture_address(png(figure))))
-    return _template().render(summary=summary, pictures=pictures)
+    shown = [(_CAPTIONS[name], picture_address(picture)) for name, picture in pictures.items()]
+    return _template().render(summary=summary, pictures=shown)
 
 
 @cache

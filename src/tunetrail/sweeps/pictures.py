@@ -18,6 +18,7 @@ from tunetrail.reporting.charts import (
     drawable,
     name_bars,
     new_figure,
+    pngs,
     style_axes,
 )
 from tunetrail.sweeps.study import SweepStudy
@@ -35,8 +36,8 @@ _AXIS_CHARACTERS = 20
 _MOST_CHOICES = 8
 
 
-def sweep_figures(summary: SweepSummary, study: SweepStudy) -> dict[str, "Figure"]:
-    """Return the pictures of a sweep by name, those that its finished jobs allow.
+def sweep_pictures(summary: SweepSummary, study: SweepStudy) -> dict[str, bytes]:
+    """Return the PNGs of a sweep by name, as far as its finished jobs allow them.
 
     They are `objective`, `importance`, `parallel` and, of two objectives, `front`.
     """
@@ -49,7 +50,7 @@ def sweep_figures(summary: SweepSummary, study: SweepStudy) -> dict[str, "Figure
         figures["importance"] = importance_figure(summary)
     if len(summary.finished) > 1 and study.plan.space.parameters:
         figures["parallel"] = parallel_figure(summary, study)
-    return figures
+    return pngs(figures)
 
 
 def objective_figure(summary: SweepSummary) -> "Figure":

@@ -165,20 +165,20 @@ def write_sweep_summary(run: TrackedRun, study: SweepStudy, manager: DatabaseMan
         manager: The database, whose ledger knows the decision.
     """
     from tunetrail.sweeps.page import sweep_page
-    from tunetrail.sweeps.pictures import sweep_figures
+    from tunetrail.sweeps.pictures import sweep_pictures
 
     summary = summarize_sweep(study, manager)
     _log_curves(run, summary)
     run.log_dict(summary.to_dict(), f"{SWEEP_FOLDER}/summary.json")
     run.log_text(jobs_table(summary).to_csv(index=False), f"{SWEEP_FOLDER}/jobs.csv")
 
-    figures = sweep_figures(summary, study)
-    for name, figure in figures.items():
-        run.log_figure(figure, f"{SWEEP_FOLDER}/{name}.png")
+    pictures = sweep_pictures(summary, study)
+    for name, picture in pictures.items():
+        run.log_picture(picture, f"{SWEEP_FOLDER}/{name}.png")
     with scratch_folder() as folder:
         page = folder / Path(SWEEP_PAGE).name
         # Overrides may quote what its owner alone may read.
-        write_private_text(page, sweep_page(summary, figures))
+        write_private_text(page, sweep_page(summary, pictures))
         run.log_artifact(page, SWEEP_FOLDER)
 
     best = summary.best_job

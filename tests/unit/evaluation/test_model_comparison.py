@@ -10,7 +10,7 @@ import pytest
 from tunetrail.errors import UserError
 from tunetrail.evaluation.comparison import compare
 from tunetrail.evaluation.comparison_page import comparison_page
-from tunetrail.evaluation.comparison_plots import comparison_figures
+from tunetrail.evaluation.comparison_plots import comparison_pictures
 from tunetrail.evaluation.example_rows import CANDIDATE, FOLD, REFERENCE, ExampleRows, ScoredRun
 from tunetrail.evaluation.fold_gain import paired_gain, pool_folds
 from tunetrail.evaluation.language_scores import language_scores
@@ -18,7 +18,6 @@ from tunetrail.evaluation.metric import Floats
 from tunetrail.evaluation.model_comparison import ModelComparison, compare_models
 from tunetrail.evaluation.scored_models import ScoredModel, same_rows
 from tunetrail.evaluation.scores import Scores, scores_from, similarity_scores
-from tunetrail.reporting.charts import png
 
 ROWS = 60
 
@@ -185,7 +184,7 @@ def test_a_correlation_has_no_values_of_rows() -> None:
     pair = result.pairs[0]
     assert pair.better == "b" and result.rank_test is None
     assert (pair.wins, pair.effect_size, pair.mcnemar_p_value) == (None, None, None)
-    assert list(comparison_figures(result)) == ["pairs"]
+    assert list(comparison_pictures(result)) == ["pairs"]
     json.dumps(result.to_dict(), allow_nan=False)
 
 
@@ -205,7 +204,8 @@ def test_one_row_and_ties_alone_can_not_be_decided() -> None:
     assert ties.rank_test is not None and ties.rank_test.p_value == 1.0
     for result in (one, ties):
         json.dumps(result.to_dict(), allow_nan=False)
-        assert comparison_page(result).startswith("<!DOCTYPE html>")
+        page = comparison_page(result, comparison_pictures(result))
+        assert page.startswith("<!DOCTYPE html>")
 
 
 def test_scores_that_are_not_finite_are_refused() -> None:
@@ -328,7 +328,8 @@ def test_page_escapes_names_and_needs_no_network(three: list[ScoredModel]) -> No
         dataclasses.replace(scored, name=f"<script>{scored.name}</script>") for scored in three
     ]
 
-    page = comparison_page(compare_models(named, bootstrap_samples=200))
+    compared = compare_models(named, bootstrap_samples=200)
+    page = comparison_page(compared, comparison_pictures(compared))
 
     assert "<script>" not in page and "&lt;script&gt;b&lt;/script&gt; is better than" in page
     assert page.count('src="data:image/png;base64,') == 2
@@ -336,10 +337,9 @@ def test_page_escapes_names_and_needs_no_network(three: list[ScoredModel]) -> No
 
 
 def test_pictures_are_the_same_each_time(result: ModelComparison) -> None:
-    figures = comparison_figures(result)
-    assert list(figures) == ["pairs", "critical_difference"]
-    for name, figure in comparison_figures(result).items():
-        assert png(figure) == png(figures[name])
+    pictures = comparison_pictures(result)
+    assert list(pictures) == ["pairs", "critical_difference"]
+    assert comparison_pictures(result) == pictures
 
 
 def test_table_has_a_line_for_each_pair(result: ModelComparison) -> None:
@@ -351,7 +351,7 @@ def test_table_has_a_line_for_each_pair(result: ModelComparison) -> None:
 def test_a_comparison_says_that_it_counts_no_looks(result: ModelComparison) -> None:
     assert "Not corrected for looks" in result.caveat
     assert result.to_dict()["caveat"] == result.caveat
-    assert result.caveat.replace("'", "&#39;") in comparison_page(result)
+    assert result.caveat.replace("'", "&#39;") in comparison_page(result, {})
 
 
 def recipe(name: str, values: Floats, folds: int = 3, first_fold: int = 1) -> ScoredModel:

@@ -150,18 +150,16 @@ def test_log_params_refuses_to_change_one(tracker: Tracker) -> None:
 
 
 def test_log_artifacts_can_be_read_back(tracker: Tracker, tmp_path: Path) -> None:
-    from matplotlib.figure import Figure
-
     run = tracker.start_run("r")
     run.log_dict({"a": [1, 2]}, "steps/a.json")
     run.log_text("é", "notes.txt")
-    run.log_figure(Figure(), "picture.png")
+    run.log_picture(b"\x89PNG...", "pictures/rows.png")
     (tmp_path / "rows.csv").write_text("a\n")
     run.log_artifact(tmp_path / "rows.csv", "tables")
     folder = Path(tracker.client.download_artifacts(run.run_id, "", str(tmp_path)))
     assert json.loads((folder / "steps/a.json").read_text()) == {"a": [1, 2]}
     assert (folder / "notes.txt").read_text() == "é"
-    assert (folder / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "pictures/rows.png").read_bytes() == b"\x89PNG..."
     assert (folder / "tables/rows.csv").read_text() == "a\n"
 
 

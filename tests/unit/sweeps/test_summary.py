@@ -10,7 +10,7 @@ from tunetrail.config import TrackingConfig
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
 from tunetrail.stores.tracking import TrackedRun, Tracker
 from tunetrail.sweeps.page import sweep_page
-from tunetrail.sweeps.pictures import sweep_figures
+from tunetrail.sweeps.pictures import sweep_pictures
 from tunetrail.sweeps.space import SearchSpace
 from tunetrail.sweeps.study import SweepStudy
 from tunetrail.sweeps.summary import jobs_table, summarize_sweep, write_sweep_summary
@@ -106,7 +106,7 @@ def test_importances_of_few_or_equal_jobs_are_unknown(manager: DatabaseManager) 
         finish(study, number, 0.5)
     summary = summarize_sweep(study, manager)
     assert sum(summary.importances.values()) in (0.0, pytest.approx(1.0))
-    assert sweep_figures(summary, study)
+    assert sweep_pictures(summary, study)
 
 
 def test_the_decision_is_that_of_the_ledger(study: SweepStudy, manager: DatabaseManager) -> None:
@@ -126,7 +126,7 @@ def test_a_sweep_without_jobs_has_a_page(manager: DatabaseManager) -> None:
     summary = summarize_sweep(study, manager)
 
     assert summary.best_in_words == "No job has finished."
-    assert "No job has finished." in sweep_page(summary, sweep_figures(summary, study))
+    assert "No job has finished." in sweep_page(summary, sweep_pictures(summary, study))
 
 
 def test_the_page_escapes_what_users_typed(manager: DatabaseManager) -> None:
@@ -140,7 +140,7 @@ def test_the_page_escapes_what_users_typed(manager: DatabaseManager) -> None:
     study.fail_job(5, "<script>alert(1)</script>")
 
     summary = summarize_sweep(study, manager)
-    html = sweep_page(summary, sweep_figures(summary, study))
+    html = sweep_page(summary, sweep_pictures(summary, study))
 
     assert "<script>" not in html and "<b>" not in html
     assert "&lt;script&gt;" in html and "name=&lt;b&gt;x" in html
@@ -154,7 +154,7 @@ def test_two_objectives_have_a_front(manager: DatabaseManager) -> None:
     summary = summarize_sweep(study, manager)
 
     assert set(summary.front) == {2, 3, 4}
-    assert "front" in sweep_figures(summary, study)
+    assert "front" in sweep_pictures(summary, study)
     assert sweep_page(summary, {}).count("on the Pareto front") == 3
 
 

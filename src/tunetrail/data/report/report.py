@@ -1,6 +1,6 @@
 """The data report: one HTML page that says what became of a session's rows, and why."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tunetrail.data.checks.results import CheckResult, StepAccount
 from tunetrail.data.report.pictures import SHOWN_LABELS, figures, finite_lengths
 from tunetrail.data.report.report_data import ReportData, ReportSection, rows_by_reason
-from tunetrail.reporting.charts import png
+from tunetrail.reporting.charts import pngs
 from tunetrail.reporting.html import load_template, picture_address
 from tunetrail.reporting.readable import Span, compact, counted, differences, largest, readable
 
@@ -59,14 +59,29 @@ class _Sample:
     other_rows: int
 
 
-def render(data: ReportData) -> str:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderedReport:
+    """The page of prepared rows, and its pictures as files of their own.
+
+    Attributes:
+        html: The page.
+        pictures: The PNGs of each section by name, in the order of the sections.
+    """
+
+    html: str
+    pictures: tuple[Mapping[str, bytes], ...]
+
+
+def render(data: ReportData) -> RenderedReport:
     """Return the report as the text of one HTML file; the same data always gives the same text.
 
     Apart from the pictures, the text stays short whatever the session's size: tables show samples,
     and long texts are cut.
     """
-    sections = [_section_values(section) for section in data.sections]
-    return _template().render(data=data, sections=sections)
+    pictures = tuple(pngs(figures(section)) for section in data.sections)
+    sections = list(map(_section_values, data.sections, pictures))
+    html = _template().render(data=data, sections=sections)
+    return RenderedReport(html=html, pictures=pictures)
 
 
 def headline(section: ReportSection) -> str:
@@ -91,7 +106,7 @@ def headline(section: ReportSection) -> str:
     return f"{result}: {rows} remain"
 
 
-def _section_values(section: ReportSection) -> dict[str, Any]:
+def _section_values(section: ReportSection, pictures: Mapping[str, bytes]) -> dict[str, Any]:
     """Return the values of a section that the template prints."""
     # The worst come first and the passed ones last; within a severity, the checks keep their order.
     findings = sorted(section.findings, key=lambda finding: _SEVERITIES.index(finding.severity))
@@ -103,9 +118,9 @@ def _section_values(section: ReportSection) -> dict[str, Any]:
     if section.stopped or _count_severity(findings, "error"):
         tone = "error"
 
-    pictures = []
-    for name, figure in figures(section).items():
-        pictures.append((name, _CAPTIONS[name], picture_address(png(figure))))
+    shown_pictures = []
+    for name, picture in pictures.items():
+        shown_pictures.append((name, _CAPTIONS[name], picture_address(picture)))
     lengths = []
     for unit, values in finite_lengths(section).items():
         max_length = section.max_length if unit == "tokens" else None
@@ -123,7 +138,7 @@ def _section_values(section: ReportSection) -> dict[str, Any]:
         "not_shown": max(len(noticed) - _SHOWN_FINDINGS, 0),
         "passed": passed[:_SHOWN_FINDINGS],
         "drift": section.drift,
-        "pictures": pictures,
+        "pictures": shown_pictures,
         "lengths": lengths,
         "labels": largest(section.labels, SHOWN_LABELS),
         "privacy": largest(section.privacy, _SHOWN_ENTRIES),

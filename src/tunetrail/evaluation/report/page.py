@@ -20,7 +20,7 @@ from tunetrail.evaluation.report.pictures import (
 )
 from tunetrail.evaluation.report.run_report import ModelReport, RunReport
 from tunetrail.evaluation.report.tables import MetricLine, map_groups, metric_lines
-from tunetrail.reporting.charts import png
+from tunetrail.reporting.charts import pngs
 from tunetrail.reporting.html import load_template, picture_address
 from tunetrail.reporting.readable import counted, readable
 
@@ -59,22 +59,20 @@ def render_report(report: RunReport) -> RenderedReport:
     """Return the report as the text of one HTML file, with its pictures and tables."""
     pictures, metrics, sections = {}, {}, []
     for model in report.models:
-        figures = report_figures(model)
-        # Drawn once, for the page and for MLflow.
-        pngs = {name: png(figure, _DPI) for name, figure in figures.items()}
+        of_model = pngs(report_figures(model), _DPI)
         lines = metric_lines(model)
-        pictures[model.model_type], metrics[model.model_type] = pngs, lines
-        sections.append(_section(model, pngs, lines))
+        pictures[model.model_type], metrics[model.model_type] = of_model, lines
+        sections.append(_section(model, of_model, lines))
     html = _template().render(report=report, sections=sections, shown_examples=_SHOWN_EXAMPLES)
     return RenderedReport(html=html, pictures=pictures, metrics=metrics)
 
 
 def _section(
-    model: ModelReport, pngs: Mapping[str, bytes], lines: Sequence[MetricLine]
+    model: ModelReport, pictures: Mapping[str, bytes], lines: Sequence[MetricLine]
 ) -> dict[str, Any]:
     """Return what the template shows of a model type."""
     comparison, deployment = model.comparison, model.steps.get("deployment", {})
-    texts = alternative_texts(list(pngs), model)
+    texts = alternative_texts(list(pictures), model)
     confusion = None if model.rows is None else label_confusion(model.rows)
     result = model.cross_validation
 
@@ -91,7 +89,9 @@ def _section(
         "decision": _decision(model),
         "metrics": lines,
         "facts": list(_facts(model)),
-        "pictures": {name: (texts[name], picture_address(pngs[name])) for name in pngs},
+        "pictures": {
+            name: (texts[name], picture_address(picture)) for name, picture in pictures.items()
+        },
         "map_colour": "what became of the row" if colours is None else colours[0],
         "gain": None if result is None or result.gain is None else result.gain.sentence,
         "folds_without_gain": result is not None and result.gain is None,

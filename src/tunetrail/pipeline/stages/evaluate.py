@@ -42,6 +42,7 @@ from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.general_set import compare_on_general_set
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.pipeline.version_to_beat import version_to_beat
+from tunetrail.reporting.charts import png
 from tunetrail.reporting.readable import counted
 from tunetrail.stores.run_tags import FAMILY_TAG, TEST_ROWS_TAG
 
@@ -310,7 +311,7 @@ def _compare_scores(
 
     if comparison.warning is not None:
         logger.warning("%s: %s", context.model_type, comparison.warning)
-    context.run.log_figure(comparison_figure(comparison), "comparison.png")
+    context.run.log_picture(png(comparison_figure(comparison)), "comparison.png")
     return comparison
 
 

@@ -29,6 +29,7 @@ from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.pipeline.train_rows import TrainRowBuilder
 from tunetrail.pipeline.training_start import auto_values, start_of_training
+from tunetrail.reporting.charts import png
 from tunetrail.reporting.readable import counted
 
 logger = logging.getLogger(__name__)
@@ -171,7 +172,9 @@ def _train(
         if (folder / name).exists():
             run.log_artifact(folder / name)
     title = f"{context.model_type}: learning curves"
-    run.log_figure(learning_curve_figure(measurements["history"], title), "learning_curves.png")
+    run.log_picture(
+        png(learning_curve_figure(measurements["history"], title)), "learning_curves.png"
+    )
     step = {
         **measurements,
         "started_from": started_from,

@@ -83,7 +83,7 @@ def full_section() -> ReportSection:
 
 
 def page(*sections: ReportSection, title: str = "support") -> str:
-    return render(ReportData(title=title, sections=sections))
+    return render(ReportData(title=title, sections=sections)).html
 
 
 @cache
