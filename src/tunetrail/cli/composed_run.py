@@ -1,6 +1,6 @@
 """Run a task on the request that the arguments compose, once or for each job of a sweep.
 
-This is the only module that starts Hydra's main function.
+This is the only module that starts Hydra's runs.
 """
 
 import contextlib
@@ -35,6 +35,8 @@ NO_HYDRA_FILES = (
 )
 """Overrides that keep Hydra from making a folder and a log before the request is checked."""
 
+_SWEEP_OPTIONS = {"-m", "--multirun"}
+
 Task = Callable[[TrainRequest, Sequence[str]], Mapping[str, Any]]
 """Takes the checked request and the overrides that led to it."""
 
@@ -61,8 +63,6 @@ def run_composed(
         SweepError: Jobs of a sweep have failed.
     """
     text_keys = prepare_hydra()
-    import hydra
-
     from tunetrail.cli.text_values import keep_text
     from tunetrail.sweeps.sweeper import TunetrailSweeper
 
@@ -74,15 +74,14 @@ def run_composed(
 
     composed = _ComposedTask(task, overrides)
     TunetrailSweeper.hooks = SweepHooks(composed.check_job, finish_sweep, [*overrides, *options])
-    start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
-    with composed.readable_errors(), composed.hydra_arguments([*all_overrides, *options]):
+    with composed.readable_errors():
         if _prints_configuration(options):
             configuration = _checked_configuration(all_overrides)
             if prints_json():
                 _check_printable(options)
                 show(lambda: configuration)
                 return
-        start(composed.run_job)()
+        composed.start(all_overrides, options)
         composed.raise_failure()
 
 
@@ -100,6 +99,25 @@ class _ComposedTask:
         self._arguments = list(sys.argv)
         self._has_started = self._is_sweep = False
         self._failure: Exception | None = None
+
+    def start(self, overrides: Sequence[str], options: Sequence[str]) -> None:
+        """Let Hydra compose the configuration, and run the task, as its options say."""
+        import hydra
+        from hydra.core.global_hydra import GlobalHydra
+
+        has_other_options = bool(set(options) - _SWEEP_OPTIONS)
+        if has_other_options or any("hydra.mode=" in override for override in overrides):
+            start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
+            with self._hydra_arguments([*overrides, *options]):
+                start(self.run_job)()
+            return
+
+        # Hydra's main function would compose everything once more, only to find the mode.
+        mode = "MULTIRUN" if options else "RUN"
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            started: Any = GlobalHydra.instance().hydra
+            run = started.multirun if options else started.run
+            run("train", self.run_job, [*overrides, f"hydra.mode={mode}"])
 
     def check_job(self, config: Any) -> TrainRequest:
         """Return the request of a job of a sweep, before any of them starts."""
@@ -145,7 +163,7 @@ class _ComposedTask:
             raise self._failure
 
     @contextlib.contextmanager
-    def hydra_arguments(self, arguments: Sequence[str]) -> Iterator[None]:
+    def _hydra_arguments(self, arguments: Sequence[str]) -> Iterator[None]:
         """Let Hydra find these arguments in `sys.argv`."""
         sys.argv = [self._arguments[0], *arguments]
         try:
