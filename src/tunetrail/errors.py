@@ -77,6 +77,13 @@ def did_you_mean(word: str, known: Iterable[str], synonyms: Mapping[str, str] | 
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 
+def first_line(error: object) -> str:
+    """Return the first line of a foreign error's message; the error's type if it has none."""
+    # Later lines are statements, stacks and advice for other people than ours.
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def one_line(error: BaseException) -> str:
     """Return the type and the message of a foreign error in one line."""
     # Messages of import errors, for example, may have several lines.

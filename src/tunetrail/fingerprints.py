@@ -12,13 +12,18 @@ def value_fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def file_fingerprint(file: Path) -> str:
+    """Return the SHA-256 (hex) of a file's content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def files_fingerprint(files: Iterable[Path], folder: Path) -> str:
     """Return the SHA-256 (hex) of files: their paths below `folder`, and their contents."""
     digest = hashlib.sha256()
     for file in sorted(files):
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256")
-        digest.update(file.relative_to(folder).as_posix().encode() + content.digest())
+        content = bytes.fromhex(file_fingerprint(file))
+        digest.update(file.relative_to(folder).as_posix().encode() + content)
     return digest.hexdigest()
 
 

@@ -1,8 +1,11 @@
 """Paths: where tunetrail's files and a store's file are; folders and private files are made."""
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tunetrail.errors import not_writable
 
@@ -66,6 +69,23 @@ def private_file(path: Path) -> Path:
     if not path.exists():
         path.touch(mode=0o600)
     return path
+
+
+@contextlib.contextmanager
+def replacing_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that takes the place of `path` if the block ends without an error.
+
+    Only its owner can read it. It is on the disk when the block has ended: after a crash, there is
+    the old file or the whole new one.
+    """
+    # In the same folder: a rename is atomic within one file system only.
+    unfinished = path.with_name(f".{path.name}")
+    with open(private_file(unfinished), "wb") as file:
+        yield file
+        file.flush()
+        # Without it, a power cut may leave the new name with nothing in it.
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
 
 
 def give_usual_modes(folder: Path) -> None:

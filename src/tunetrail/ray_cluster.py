@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from tunetrail.errors import ConfigError
+from tunetrail.errors import ConfigError, first_line
 
 _ADDRESS = "RAY_ADDRESS"
 _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -101,9 +101,9 @@ def _not_connected(address: str, error: Exception) -> ConfigError:
             f"RAY_AUTH_TOKEN must be the token of the Ray cluster at {address!r}, got another or "
             "none. Set it with RAY_AUTH_MODE=token, as on the machines of the cluster."
         )
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return ConfigError(
-        f"{_ADDRESS} must be the address of a running Ray cluster, got {address!r}: {reason}. "
+        f"{_ADDRESS} must be the address of a running Ray cluster, got {address!r}: "
+        f"{first_line(error)}. "
         "Start it with `ray start --head`, or unset the variable to start a cluster here."
     )
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from tunetrail.config import TrackingConfig
-from tunetrail.errors import UserError, one_line
+from tunetrail.errors import UserError, first_line, one_line
 from tunetrail.evaluation.embedding_map import MAP_ARTIFACT, read_embedding_map
 from tunetrail.evaluation.example_rows import ROWS_ARTIFACT, read_example_rows
 from tunetrail.evaluation.report.page import RenderedReport, render_report
@@ -154,7 +154,7 @@ def _read_model(run: TrackedRun, model_type: str, folder: Path) -> ModelReport:
             return parse(run.download(artifact, folder))
         # A file that another program wrote must not hide what the others say.
         except (UserError, ValueError) as error:
-            missing.append(f"{artifact}, which can't be read: {str(error).splitlines()[0]}")
+            missing.append(f"{artifact}, which can't be read: {first_line(error)}")
             return None
 
     steps: dict[str, Mapping[str, Any]] = {}

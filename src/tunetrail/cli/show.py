@@ -12,6 +12,7 @@ from tunetrail.cli.store_options import add_uri
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.config import BASE
 from tunetrail.paths import shown_uri
+from tunetrail.reporting.readable import duration, readable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,19 +103,13 @@ def _head(summary: "RunSummary") -> Iterator[str]:
     """Yield the lines about the whole run."""
     yield f"{summary.kind} {summary.run_id}: {summary.name}"
     state = f"{summary.state}: {summary.reason}" if summary.reason else summary.state
-    took = "" if summary.seconds is None else f", took {_duration(summary.seconds)}"
+    took = "" if summary.seconds is None else f", took {duration(summary.seconds)}"
     yield f"{state} (started {summary.started[:19].replace('T', ' ')} UTC{took})"
 
     if summary.session is not None:
         yield f"session: {summary.session}; model type: {summary.model_type}"
     if summary.sweep is not None:
         yield f"job of the sweep {summary.sweep[:8]}: tunetrail sweep show {summary.sweep[:8]}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 def _print_configuration(summary: "RunSummary", console: "Console") -> None:
@@ -220,8 +215,6 @@ def _bounds(
 
 def _shortened(content: str) -> str:
     """Return the columns of a row, each one shortened."""
-    from tunetrail.reporting.readable import readable
-
     try:
         columns = json.loads(content)
     except ValueError:

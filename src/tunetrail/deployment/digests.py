@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunetrail.fingerprints import file_fingerprint
+
 LISTING = "SHA256SUMS"
 """The file of a model folder with its list: `sha256sum --check SHA256SUMS` reads it."""
 
@@ -59,8 +61,7 @@ def digest_folder(folder: Path) -> FolderDigest:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in (LISTING, _ADDED_BY_MLFLOW):
-            with path.open("rb") as stream:
-                files[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            files[name] = file_fingerprint(path)
     return FolderDigest(files=files)
 
 

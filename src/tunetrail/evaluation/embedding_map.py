@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA
 
-from tunetrail.errors import UserError
+from tunetrail.errors import UserError, first_line
 from tunetrail.evaluation.metric import Array, Floats
 from tunetrail.evaluation.scores import unit_vectors
 
@@ -91,7 +91,7 @@ def read_embedding_map(path: Path) -> EmbeddingMap:
     # pyarrow's errors are ValueErrors or OSErrors; another file lacks the columns or the shares.
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} must be the map of an evaluation, got {str(error).splitlines()[0]}. "
+            f"{path} must be the map of an evaluation, got {first_line(error)}. "
             "Train again to have it written."
         ) from error
     return EmbeddingMap(table=table.to_pandas(), before_share=before_share, after_share=after_share)

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tunetrail.errors import UserError
+from tunetrail.errors import UserError, first_line
 from tunetrail.evaluation.metrics import is_metric, metric_named
 from tunetrail.evaluation.scores import Scores, scores_from
 from tunetrail.plain_values import plain_values
@@ -198,9 +198,8 @@ def read_example_rows(path: Path) -> ExampleRows:
         metric_named(run.metric)
     # pyarrow's errors are ValueErrors or OSErrors; a file of another origin lacks our metadata.
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{path} must be the rows of an evaluation, got {reason}. "
+            f"{path} must be the rows of an evaluation, got {first_line(error)}. "
             "Train again to have them written."
         ) from error
     return ExampleRows(run=run, table=_typed(table))

@@ -80,36 +80,56 @@ def _intervals_of(
         names = [name for name in names if name in ANSWER_SHARES]
 
     metrics = [metric for metric in map(metric_named, names) if metric.has_interval]
-    intervals = {}
+    intervals: dict[str, Interval | None] = {}
     for metric in metrics:
         if metric.ratio is not None:
-            interval = _share_interval(metric, scores, cluster_of, confidence)
-            if interval is not None:
-                intervals[metric.name] = interval
+            intervals[metric.name] = _share_interval(metric, scores, cluster_of, confidence)
 
     resampled = [metric for metric in metrics if metric.ratio is None]
-    if not resampled:
-        return intervals
+    if resampled:
+        intervals |= _resampled_intervals(
+            resampled,
+            scores,
+            cluster_of,
+            bootstrap_samples=bootstrap_samples,
+            confidence=confidence,
+            seed=seed,
+        )
+    return {name: interval for name, interval in intervals.items() if interval is not None}
+
+
+def _resampled_intervals(
+    metrics: Sequence[Metric],
+    scores: Scores,
+    cluster_of: Array,
+    *,
+    bootstrap_samples: int,
+    confidence: float,
+    seed: int,
+) -> dict[str, Interval | None]:
+    """Return the intervals of metrics by resamples; None for a metric whose resamples give none."""
     cluster_of = _at_most(_MOST_CLUSTERS, cluster_of)
-    clusters = int(cluster_of.max()) + 1
-    formulas = [_resampler(metric, scores, cluster_of) for metric in resampled]
+    clustered_means = {}
+    formulas: list[CountStatistic] = []
+    for metric in metrics:
+        if metric.is_unbounded_mean:
+            clustered_mean = ClusteredMean.of(scores.per_example[metric.name], cluster_of)
+            clustered_means[metric.name] = clustered_mean
+            formulas.append(clustered_mean.t_statistics)
+        else:
+            formulas.append(metric.resampler(scores.per_example, cluster_of))
+
     # One draw for all metrics: counting what was drawn takes longer than most formulas.
-    blocks = [
-        np.stack([formula(counts) for formula in formulas])
-        for counts in drawn_counts(clusters, bootstrap_samples, seed)
-    ]
-    for metric, resamples in zip(resampled, np.concatenate(blocks, axis=1), strict=True):
-        interval = _resampled_interval(metric, scores, cluster_of, resamples, confidence)
-        if interval is not None:
-            intervals[metric.name] = interval
+    blocks = []
+    for counts in drawn_counts(int(cluster_of.max()) + 1, bootstrap_samples, seed):
+        blocks.append(np.stack([formula(counts) for formula in formulas]))
+
+    intervals = {}
+    for metric, resamples in zip(metrics, np.concatenate(blocks, axis=1), strict=True):
+        intervals[metric.name] = _resampled_interval(
+            metric, scores, cluster_of, resamples, confidence, clustered_means.get(metric.name)
+        )
     return intervals
-
-
-def _resampler(metric: Metric, scores: Scores, cluster_of: Array) -> CountStatistic:
-    """Return what is computed on resamples: the metric, or the t statistic of an unbounded mean."""
-    if metric.is_unbounded_mean:
-        return ClusteredMean.of(scores.per_example[metric.name], cluster_of).t_statistics
-    return metric.resampler(scores.per_example, cluster_of)
 
 
 def _at_most(groups: int, cluster_of: Array) -> Array:
@@ -175,9 +195,17 @@ def _mean_optimism(metric: Metric, scores: Scores, cluster_of: Array) -> float:
 
 
 def _resampled_interval(
-    metric: Metric, scores: Scores, cluster_of: Array, resamples: Floats, confidence: float
+    metric: Metric,
+    scores: Scores,
+    cluster_of: Array,
+    resamples: Floats,
+    confidence: float,
+    clustered_mean: ClusteredMean | None,
 ) -> Interval | None:
-    """Return the interval of a metric by its resamples; None if they don't give one."""
+    """Return the interval of a metric by its resamples; None if they don't give one.
+
+    Of a mean without bounds, `clustered_mean`, the resamples are t statistics.
+    """
     tail = (1.0 - confidence) / 2.0
     # Such as a precision without a positive example. As many as lie beyond a bound could be
     # anywhere, so the bound would mean nothing.
@@ -189,8 +217,7 @@ def _resampled_interval(
     if _deviating_clusters(metric, scores, cluster_of) < least_differing(confidence):
         return None
 
-    if metric.is_unbounded_mean:
-        clustered_mean = ClusteredMean.of(scores.per_example[metric.name], cluster_of)
+    if clustered_mean is not None:
         return clustered_mean.interval(resamples, confidence)
 
     weights = None if metric.weight is None else scores.per_example[metric.weight]

@@ -1,7 +1,6 @@
 """Score files: the scores of a set of rows with the values of each example, as Parquet."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunetrail.evaluation.scores import Scores
-from tunetrail.paths import private_file
+from tunetrail.paths import replacing_file
 
 _METADATA_KEY = b"tunetrail.scores"
 _IDENTITY = {"row_ids": "row_id", "clusters": "cluster"}
@@ -35,13 +34,8 @@ def write_scores(scores: Scores, path: Path) -> None:
     metadata = {_METADATA_KEY: json.dumps(description, ensure_ascii=False)}
     table = pa.table(arrays).replace_schema_metadata(metadata)
 
-    unfinished = path.with_name(f".{path.name}")
-    with open(private_file(unfinished), "wb") as file:
+    with replacing_file(path) as file:
         pq.write_table(table, file)
-        file.flush()
-        # Without it, a power cut may leave the new name with nothing in it.
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
 
 
 def read_scores(path: Path) -> Scores:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from tunetrail import ray_cluster
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import AUTO
-from tunetrail.errors import ConfigError, TrainingError, TunetrailError
+from tunetrail.errors import ConfigError, TrainingError, TunetrailError, first_line
 from tunetrail.learning.devices import device_count
 from tunetrail.learning.recovery.signals import act_on_signal
 from tunetrail.learning.workers import HANDLED_SIGNALS, PATIENCE_SECONDS, RanksFailedError
@@ -170,9 +170,8 @@ def _raise_failure(failures: Mapping[int, BaseException]) -> NoReturn:
         if isinstance(failure, TunetrailError):
             raise failure
         if not isinstance(failure, SystemExit):
-            reason = next(iter(str(failure).splitlines()), "")
             raise TrainingError(
-                f"rank {rank} failed: {type(failure).__name__}: {reason}"
+                f"rank {rank} failed: {type(failure).__name__}: {first_line(failure)}"
             ) from failure
     # These have written why they ended.
     raise RanksFailedError(dict.fromkeys(failures, 1))

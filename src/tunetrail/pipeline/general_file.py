@@ -1,6 +1,5 @@
 """The general file: rows that every candidate is scored on, whatever its session."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tunetrail.data.formats import Row, read_rows
 from tunetrail.data.rows import rows_frame
 from tunetrail.data.twins.duplicates import cluster_keys
 from tunetrail.errors import ConfigError, SampleError
+from tunetrail.fingerprints import file_fingerprint
 from tunetrail.pipeline.scoring import draw_by_content
 from tunetrail.samples import (
     BrokenRow,
@@ -90,8 +90,7 @@ def read_general_file(settings: Settings, kind: SampleKind) -> GeneralFile | Non
         for position, sample in reader.finish():
             if isinstance(sample, Sample):
                 samples.append((position, sample))
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = file_fingerprint(path)
     except (SampleError, OSError) as error:
         raise ConfigError(f"{GENERAL_FILE} must be a readable file of rows, got {error}") from error
 

@@ -11,20 +11,14 @@ from typing import Any
 import pandas as pd
 
 from tunetrail.data import row_files
-from tunetrail.errors import UserError
-from tunetrail.paths import private_file
+from tunetrail.errors import UserError, first_line
+from tunetrail.paths import private_file, replacing_file
 
 
 def write_json(content: Any, path: Path) -> None:
     """Write plain values to a file; they are on the disk when this returns."""
-    # In the same folder: a rename is atomic within one file system only.
-    unfinished = path.with_name(f".{path.name}")
-    with open(private_file(unfinished), "w", encoding="utf-8") as file:
-        json.dump(content, file, ensure_ascii=False)
-        file.flush()
-        # Without it, a power cut may leave the new name with nothing in it.
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    with replacing_file(path) as file:
+        file.write(json.dumps(content, ensure_ascii=False).encode("utf-8"))
 
 
 def write_rows(rows: pd.DataFrame, path: Path) -> None:
@@ -48,9 +42,8 @@ def needed_to_resume(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow raises ValueErrors
         # KeyError and TypeError come from JSON that lacks a key or has one too many.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{path} must be readable to resume the run: {reason}. "
+            f"{path} must be readable to resume the run: {first_line(error)}. "
             "Start it again with `tunetrail train`."
         ) from error
 

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from tunetrail.config import TrackingConfig
-from tunetrail.errors import ConfigError
+from tunetrail.errors import ConfigError, first_line
 from tunetrail.paths import private_folder, sqlite_file
 from tunetrail.stores.moved_stores import FOLDER_TAG
 from tunetrail.stores.tracking_errors import shown_uri
@@ -80,7 +80,7 @@ def _check_scheme(uri: str) -> None:
         if uri.startswith("s3:"):
             importlib.import_module("boto3")
     except (MlflowException, ImportError) as error:
-        reason = shown_uri(str(error).splitlines()[0])
+        reason = shown_uri(first_line(error))
         raise ConfigError(
             "tracking.artifacts must be a folder, or a URI that MLflow can write to, got "
             f"{shown_uri(uri)!r}: {reason}"

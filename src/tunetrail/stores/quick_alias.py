@@ -5,7 +5,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from tunetrail.paths import sqlite_file
-from tunetrail.stores.quick_sqlite import open_read_only
+from tunetrail.quick_sqlite import open_read_only
 
 _STATEMENT = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'root'"
 _SECONDS = 20

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 
 from tunetrail.paths import sqlite_file
-from tunetrail.stores.quick_sqlite import open_read_only
+from tunetrail.quick_sqlite import open_read_only
 
 _MOST = 200
 _SECONDS = 1

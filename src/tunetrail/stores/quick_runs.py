@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from tunetrail.paths import sqlite_file
+from tunetrail.quick_sqlite import open_read_only
 from tunetrail.stores.listed_run import ListedRun
 from tunetrail.stores.moved_stores import FOLDER_TAG
 from tunetrail.stores.quick_alias import root_version_in
-from tunetrail.stores.quick_sqlite import open_read_only
 from tunetrail.stores.run_tags import SWEEP_TAG, TRAINING_RUN_TAG
 
 NAMED_VERSION = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from tunetrail.errors import TrackingError
+from tunetrail.errors import TrackingError, first_line
 from tunetrail.paths import shown_uri
 
 __all__ = ["shown_uri", "tracking_errors"]
@@ -19,9 +19,8 @@ def tracking_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
-        # The first line of the driver's message; SQLAlchemy's has the statement and its values.
-        lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-        reason = shown_uri(lines[0] if lines else type(error).__name__)
+        # The driver's message; SQLAlchemy's has the statement and its values.
+        reason = shown_uri(first_line(getattr(error, "orig", None) or error))
         if "error code 401" in reason:
             reason = (
                 "it refuses the user or the password. Set MLFLOW_TRACKING_USERNAME and "

@@ -4,7 +4,6 @@ It is what `tunetrail sweep show` prints, and what the sweep's run in MLflow hol
 pictures, tables and a note.
 """
 
-import datetime
 import logging
 import re
 from collections import Counter
@@ -18,7 +17,7 @@ from tunetrail.errors import one_line
 from tunetrail.evaluation.metrics import is_metric, metric_named
 from tunetrail.paths import write_private_text
 from tunetrail.plain_values import plain_values
-from tunetrail.reporting.readable import as_markdown, counted
+from tunetrail.reporting.readable import as_markdown, counted, duration
 from tunetrail.scratch import scratch_folder
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.ledger import PromotionRecord
@@ -265,8 +264,8 @@ def value_in_words(job: SweepJob) -> str:
 
 
 def duration_in_words(seconds: float | None) -> str:
-    """Return a duration such as `0:01:30`; `-` if it is unknown."""
-    return "-" if seconds is None else str(datetime.timedelta(seconds=round(seconds)))
+    """Return a duration such as `12 min`; `-` if it is unknown."""
+    return "-" if seconds is None else duration(seconds)
 
 
 def _overlap(best: SweepJob | None, job: SweepJob) -> bool:

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from tunetrail.data.formats.files import LONGEST_ROW
-from tunetrail.errors import SampleError
+from tunetrail.errors import SampleError, first_line
+from tunetrail.quick_sqlite import open_read_only
 from tunetrail.samples import SourceRow
 
 _FETCHED_ROWS = 1000
+_LOCK_SECONDS = 5.0
+"""How long a writer of the application is waited for."""
 _EXAMPLE = "'SELECT question AS anchor, answer AS positive FROM faq'"
 _RULE = "the database must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
 _LITERALS = re.compile(
@@ -91,8 +93,7 @@ def _sqlite_engine(path: Path) -> Any:
     import sqlalchemy
 
     def connect() -> sqlite3.Connection:
-        address = f"file:{quote(str(path.absolute()))}?mode=ro"
-        connection = sqlite3.connect(address, uri=True)
+        connection = open_read_only(path.absolute(), _LOCK_SECONDS)
         # The mode protects this file only, not another one that the query might attach.
         connection.execute("PRAGMA query_only = ON")
         return connection
@@ -133,7 +134,7 @@ def _rows(engine: Any, statement: str, name: str) -> Iterator[SourceRow]:
                 _check_length(row, name, position)
                 yield row
     except (SQLAlchemyError, sqlite3.Error) as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split("\n")[0].split())
+        reason = " ".join(first_line(getattr(error, "orig", None) or error).split())
         raise SampleError(
             f"{name} can't be read ({reason}). Check the URL and the query."
         ) from error

@@ -22,7 +22,7 @@ from tunetrail.evaluation.report.run_report import ModelReport, RunReport
 from tunetrail.evaluation.report.tables import MetricLine, map_groups, metric_lines
 from tunetrail.reporting.charts import pngs
 from tunetrail.reporting.html import load_template, picture_address
-from tunetrail.reporting.readable import counted, readable
+from tunetrail.reporting.readable import counted, duration, readable
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -149,14 +149,9 @@ def _facts(model: ModelReport) -> Any:
         yield "weights chosen", f"step {training['best_step']:,}, by {training['monitor']}"
 
     if "seconds" in training:
-        yield "time of the training", _duration(training["seconds"])
+        yield "time of the training", duration(training["seconds"])
     if training.get("precision"):
         yield "precision", training["precision"]
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest_seconds = divmod(round(seconds), 60)
-    return f"{minutes:,} min {rest_seconds} s" if minutes else f"{rest_seconds} s"
 
 
 def _slice_lines(slices: pd.DataFrame | None) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunetrail.errors import ModelError, UserError, did_you_mean
+from tunetrail.errors import ModelError, UserError, did_you_mean, first_line
 from tunetrail.learning.models.folders import check_model_folder
 from tunetrail.learning.models.gguf import convert_gguf
 
@@ -171,8 +171,8 @@ def _from_hub(hub_id: str, catalog: Catalog, attempts: list[str], name: str) -> 
             path = snapshot_download(hub_id, local_files_only=is_local, allow_patterns=HUB_FILES)
         # The hub's client raises errors of its own, of httpx and of the operating system.
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            attempts.append(f"{source} {hub_id} ({type(error).__name__}: {reason[:120]})")
+            reason = f"{type(error).__name__}: {first_line(error)[:120]}"
+            attempts.append(f"{source} {hub_id} ({reason})")
             continue
 
         if any(Path(path).rglob(catalog.weight_files)):

@@ -1,6 +1,5 @@
 """Converts GGUF files to float32 once, and caches them as ordinary Hugging Face folders."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -9,6 +8,7 @@ import time
 from pathlib import Path
 
 from tunetrail.errors import ModelError
+from tunetrail.fingerprints import file_fingerprint
 from tunetrail.locks import file_lock
 from tunetrail.paths import cache_dir
 from tunetrail.scratch import scratch_folder, scratch_prefix, sweep
@@ -31,9 +31,7 @@ def convert_gguf(file: Path) -> Path:
         ModelError: The file can't be read as GGUF, or the cache can't be written.
     """
     try:
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-        target = cache_dir() / "models" / f"{file.stem}-{digest}"
+        target = cache_dir() / "models" / f"{file.stem}-{file_fingerprint(file)[:16]}"
         with file_lock(target.with_suffix(".lock"), most_seconds=_MOST_SECONDS):
             # A process that was killed while it converted has left half a gigabyte.
             sweep(target.parent)

@@ -11,7 +11,7 @@ import torch
 from rich.progress import track
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from tunetrail.errors import ConfigError, ModelError
+from tunetrail.errors import ConfigError, ModelError, first_line
 from tunetrail.learning.devices import CPU, placed_on
 from tunetrail.learning.models.catalog import LANGUAGE_MODELS, resolve_model
 from tunetrail.reporting.progress import progress_console
@@ -72,10 +72,9 @@ def load_translation_model(name: str) -> TranslationModel:
         )
     # A tokenizer library or files are missing, or it is another kind of model.
     except (ImportError, OSError, ValueError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
             "augmentation.translation_models must be sequence-to-sequence models, "
-            f"got {name!r} ({lines[0]}). "
+            f"got {name!r} ({first_line(error)}). "
             "Name one with safetensors; some tokenizers need `pip install sentencepiece`."
         ) from error
     return TranslationModel(model=model.eval(), tokenizer=tokenizer)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tunetrail.errors import TrainingError
+from tunetrail.errors import TrainingError, first_line
 from tunetrail.learning.load_errors import is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,7 @@ def explaining_full_memory(way_out: str) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise TrainingError(f"the memory is full. {way_out} ({first_line})") from error
+        raise TrainingError(f"the memory is full. {way_out} ({first_line(error)})") from error
 
 
 def compute_batches(
