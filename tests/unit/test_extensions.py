@@ -8,7 +8,7 @@ from tests.packages import Install
 
 from tunetrail import extensions
 from tunetrail.config import AugmentationConfig, EmbeddingConfig, EvaluationConfig, Settings
-from tunetrail.config.losses import choose_loss
+from tunetrail.config.loss_choice import choose_loss
 from tunetrail.errors import ConfigError
 from tunetrail.extensions import POINTS, installed_extensions
 

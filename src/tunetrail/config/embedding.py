@@ -14,15 +14,8 @@ from tunetrail.config.checks import (
     options_setting,
     setting,
 )
-from tunetrail.config.losses import (
-    EMBEDDING_LOSSES,
-    LOSSES,
-    check_loss_options,
-    check_teacher,
-    loss_named,
-    losses_of,
-    resolve_loss,
-)
+from tunetrail.config.loss_choice import check_loss_options, check_teacher, resolve_loss
+from tunetrail.config.losses import EMBEDDING_LOSSES, LOSSES, loss_named, losses_of
 from tunetrail.config.training import START, TrainingConfig
 from tunetrail.config.typed_options import check_names, options_of
 from tunetrail.extensions import LOSSES as INSTALLED_LOSSES

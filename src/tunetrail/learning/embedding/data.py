@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from tunetrail.config import BatchesConfig
-from tunetrail.config.losses import Loss, resolve_loss
+from tunetrail.config.loss_choice import resolve_loss
+from tunetrail.config.losses import Loss
 from tunetrail.learning.embedding.encoder import TextColumn
 from tunetrail.learning.embedding.record_differences import (
     differing_columns,

@@ -16,7 +16,8 @@ from sentence_transformers import SentenceTransformer
 
 from tunetrail.cache import ResultCache
 from tunetrail.config import EmbeddingConfig, TrainingConfig
-from tunetrail.config.losses import Loss, choose_loss
+from tunetrail.config.loss_choice import choose_loss
+from tunetrail.config.losses import Loss
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.learning.automatic.auto_values import AutoValues, TrialSetup, find_auto_values

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from tunetrail.config.embedding import LossConfig
-from tunetrail.config.losses import resolve_loss
+from tunetrail.config.loss_choice import resolve_loss
 from tunetrail.learning.cpu_layers import optimise_for_training
 from tunetrail.learning.devices import to_device
 from tunetrail.learning.embedding.data import EmbeddingBatch

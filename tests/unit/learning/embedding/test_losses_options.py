@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tunetrail.config import EmbeddingConfig
 from tunetrail.config.embedding import LossConfig
-from tunetrail.config.losses import EMBEDDING_LOSSES, LOSSES, choose_loss
+from tunetrail.config.loss_choice import choose_loss
+from tunetrail.config.losses import EMBEDDING_LOSSES, LOSSES
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.learning.embedding.losses import (
     build_vector_loss,

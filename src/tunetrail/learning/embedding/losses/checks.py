@@ -5,7 +5,8 @@ from typing import Any
 
 from tunetrail.config import EmbeddingConfig
 from tunetrail.config.embedding import LossConfig
-from tunetrail.config.losses import Loss, Negatives, check_loss_options, choose_loss
+from tunetrail.config.loss_choice import check_loss_options, choose_loss
+from tunetrail.config.losses import Loss, Negatives
 from tunetrail.errors import ConfigError, SampleError
 
 Record = Mapping[str, Any]

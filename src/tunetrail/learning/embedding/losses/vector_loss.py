@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from tunetrail.config.embedding import LossConfig
-from tunetrail.config.losses import Loss, check_loss_options, resolve_loss
+from tunetrail.config.loss_choice import check_loss_options, resolve_loss
+from tunetrail.config.losses import Loss
 from tunetrail.config.typed_options import options_of
 from tunetrail.learning.embedding.losses.checks import check_matryoshka, check_negatives
 from tunetrail.learning.embedding.losses.constructors import (
