@@ -6,11 +6,54 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from tunetrail.evaluation.metric import Array, Floats
+from tunetrail.evaluation.metric import Array, Floats, Needs
 from tunetrail.evaluation.metrics import TIE
+from tunetrail.evaluation.scores import Scores
 
 _CHUNK = 2_000
 """Vectors compared with one another; more of them are compared in chunks of this size."""
+HEALTH_METRICS = {"gaussian_potential": "uniformity", "log_effective_rank": "effective_rank"}
+"""The metric that follows from each of the values of `health_values`."""
+_MOST_EXAMPLES = 10_000
+"""Examples whose vectors are examined for collapse; of more, a fixed sample of as many."""
+
+
+def with_pair_health(
+    scores: Scores,
+    queries: Array,
+    answers: Array,
+    relevant: Sequence[Sequence[int]],
+    needs: Needs,
+) -> Scores:
+    """Return the scores with alignment and what `with_health` adds, from unit vectors."""
+    if needs("alignment"):
+        alignments = pair_alignments(queries, answers, relevant)
+        scores = scores.extended({"alignment": alignments}, "alignment")
+    return with_health(scores, queries, needs)
+
+
+def with_health(scores: Scores, vectors: Array, needs: Needs) -> Scores:
+    """Return the scores with the metrics that tell whether the vectors collapse.
+
+    Args:
+        scores: The scores.
+        vectors: Unit vectors, [examples, dimensions]; if examples have several, the
+            vectors of all first texts come first.
+        needs: Tells whether to compute a metric.
+    """
+    if not any(map(needs, HEALTH_METRICS.values())):
+        return scores
+    # A sample tells as much as anybody reads from it, and singular values of all take long.
+    shuffled = np.random.default_rng(0).permutation(scores.examples)
+    sample = np.sort(shuffled[:_MOST_EXAMPLES])
+    texts = vectors.reshape(-1, scores.examples, vectors.shape[1])[:, sample]
+
+    values = {}
+    for name, column in health_values(texts.reshape(-1, vectors.shape[1])).items():
+        # An example's value is the mean of its texts' values; NaN outside the sample.
+        values[name] = np.full(scores.examples, np.nan)
+        values[name][sample] = column.reshape(-1, len(sample)).mean(axis=0)
+    return scores.extended(values, *map(HEALTH_METRICS.__getitem__, values))
 
 
 def health_values(vectors: Array, seed: int = 0) -> dict[str, Array]:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
+Needs = Callable[[str], bool]
+"""Takes the name of a metric; tells whether to compute it."""
 Values = Mapping[str, Array]
 """Per-example values by name, each [examples]."""
 Statistic = Callable[[Values, Array], Floats]

@@ -15,7 +15,7 @@ from tunetrail.data.cleaning import clean_rows
 from tunetrail.data.formats import Row, read_rows
 from tunetrail.data.rows import object_series, shown
 from tunetrail.errors import ConfigError, SampleError
-from tunetrail.evaluation.scoring import NO_ROW
+from tunetrail.evaluation.shape_scorers import NO_ROW
 from tunetrail.samples import BrokenRow
 
 logger = logging.getLogger(__name__)

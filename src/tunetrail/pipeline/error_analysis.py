@@ -20,7 +20,7 @@ from tunetrail.evaluation.error_analysis import (
 from tunetrail.evaluation.example_rows import REFERENCE, TEST, ExampleRows
 from tunetrail.evaluation.plots import confusion_figure, slices_figure
 from tunetrail.evaluation.ranking import BEST_RANK, PREDICTED_LABEL
-from tunetrail.evaluation.scoring import TOP_WRONG_HASH, TOP_WRONG_ROW
+from tunetrail.evaluation.shape_scorers import TOP_WRONG_HASH, TOP_WRONG_ROW
 from tunetrail.evaluation.slice_changes import sure_losses
 from tunetrail.evaluation.slices import attributes_of, score_slices, weakest_first
 from tunetrail.fingerprints import value_fingerprint

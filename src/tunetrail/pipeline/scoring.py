@@ -13,8 +13,9 @@ from tunetrail.config import EvaluationConfig
 from tunetrail.data.rows import texts_of_rows
 from tunetrail.evaluation.further_metrics import metrics_of_vectors
 from tunetrail.evaluation.language_scores import language_scores, preference_scores, verdict_scores
+from tunetrail.evaluation.metric import Needs
 from tunetrail.evaluation.scores import UNSHARED_BYTES, Scores
-from tunetrail.evaluation.scoring import Needs, score_embedding
+from tunetrail.evaluation.scoring import score_embedding
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.learning.tokens.chat import is_judged, is_preference
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
