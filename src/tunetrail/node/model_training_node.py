@@ -1,46 +1,35 @@
 """ModelTrainingNode: sessions in, a better root model out, and every failure recorded."""
 
 import datetime
-import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tunetrail.collecting import collect
-from tunetrail.config import name_of_sessions, plain_session_ids
+from tunetrail.config import plain_session_ids
 from tunetrail.data.flow.prepared import PreparedSession
-from tunetrail.deployment.export import check_model_dir
 from tunetrail.hooks import telling_hook
-from tunetrail.node.dead_processes import (
-    end_dead_tracked_runs,
-    end_dead_training_runs,
-    settle_roots,
-)
 from tunetrail.node.family_training import FamilyTraining
 from tunetrail.node.node_config import NodeConfig
 from tunetrail.node.old_versions import delete_old_versions
 from tunetrail.node.planning import plan_sessions
 from tunetrail.node.preparation import prepare_request
-from tunetrail.node.started_run import StartedRun, selection_by_hand, session_tags
-from tunetrail.pipeline import DataSciencePipeline, Outcome, open_tracker
+from tunetrail.node.run_start import check_trainable, reopen_run, start_run
+from tunetrail.node.started_run import StartedRun, selection_by_hand
+from tunetrail.pipeline import Outcome
 from tunetrail.pipeline.environment import log_environment
-from tunetrail.pipeline.families import requested_families
-from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.planning.run_plan import RunPlan
-from tunetrail.pipeline.recording import recorded, write_note
+from tunetrail.pipeline.recording import write_note
 from tunetrail.pipeline.requests import (
-    check_sessions,
     checked_request,
     read_general_files,
     single_family,
     summaries_of,
-    trained_model_type,
 )
-from tunetrail.pipeline.run_names import run_name
 from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
 from tunetrail.pipeline.stages.fit import ValidationSink, ignore_validation
-from tunetrail.pipeline.trainer_checks import check_callbacks, check_devices
 from tunetrail.pipeline.training_result import TrainingResult
 from tunetrail.run_reports import try_to_log_report
 from tunetrail.stores.database import DatabaseManager
@@ -49,13 +38,8 @@ from tunetrail.stores.resumable_runs import (
     ResumableRun,
     find_resumable_run,
 )
-from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 from tunetrail.stores.tracking import TrackedRun
 from tunetrail.verbosity import saying
-
-logger = logging.getLogger(__name__)
-
-_Result = TypeVar("_Result")
 
 
 def ignore_start(run_id: str) -> None:
@@ -121,8 +105,12 @@ class ModelTrainingNode:
         session_ids, model_type = checked_request(request)
         for session_id in session_ids:
             collect(self.db_manager, session_id)
-        with saying(self.verbose), telling_hook(self.db_manager):
-            return self._start(session_ids, model_type, self._complete)
+        with (
+            saying(self.verbose),
+            telling_hook(self.db_manager),
+            self._started(session_ids, model_type) as started,
+        ):
+            return self._complete(started)
 
     def fit(
         self,
@@ -154,66 +142,27 @@ class ModelTrainingNode:
             collect(self.db_manager, session_id)
         family = single_family(summaries_of(self.db_manager, session_ids), model_type)
 
-        def complete(started: StartedRun) -> Outcome:
+        with (
+            saying(self.verbose),
+            telling_hook(self.db_manager),
+            self._started(session_ids, family.name) as started,
+        ):
             on_start(started.run.run_id)
             return self._complete_fit(started, on_validation)
 
-        with saying(self.verbose), telling_hook(self.db_manager):
-            return self._start(session_ids, family.name, complete)
-
-    def _start(
-        self, session_ids: Sequence[str], model_type: str, complete: Callable[[StartedRun], _Result]
-    ) -> _Result:
-        """Check a request, start its run in both stores, and complete it."""
-        model_type, families = self._check(session_ids, model_type)
-        self._check_model_dir(families)
-        general_files = read_general_files(self.settings, families)
-
-        # From here on, whatever goes wrong is recorded with the run.
-        end_dead_training_runs(self.db_manager)
-        training_run_id = self.db_manager.create_training_run(
-            session_ids, model_type, self.started_by
-        )
-        with recorded(self.db_manager, training_run_id):
-            tracker = open_tracker(self.settings)
-            end_dead_tracked_runs(self.settings, tracker)
-            settle_roots(self.settings, tracker, self.db_manager, families)
-            name = name_of_sessions(session_ids)
-            run = tracker.start_run(
-                self.run_name or run_name(self.settings, name, families),
-                parent_run_id=self.parent_run_id,
-                tags={
-                    **session_tags(session_ids),
-                    **({"tunetrail.started_by": self.started_by} if self.started_by else {}),
-                    TRAINING_RUN_TAG: training_run_id,
-                    "tunetrail.model_type": model_type,
-                },
-            )
-            self.db_manager.update_training_run(
-                training_run_id, state="running", mlflow_run_id=run.run_id
-            )
-
-            return complete(
-                StartedRun(
-                    run=run,
-                    training_run_id=training_run_id,
-                    session_ids=session_ids,
-                    model_type=model_type,
-                    general_files=general_files,
-                )
-            )
-
-    def _check(
+    def _started(
         self, session_ids: Sequence[str], model_type: str
-    ) -> tuple[str, tuple[ModelFamily, ...]]:
-        """Return the model type and the families of a request that can be trained."""
-        summaries = summaries_of(self.db_manager, session_ids)
-        model_type = trained_model_type(summaries, model_type)
-        families = requested_families(model_type)
-        check_sessions(self.settings, summaries, families)
-        check_devices(self.settings, families)
-        check_callbacks(self.settings, families)
-        return model_type, families
+    ) -> AbstractContextManager[StartedRun]:
+        """Return a context with the run of a request, started as this node was told to."""
+        return start_run(
+            self.settings,
+            self.db_manager,
+            session_ids,
+            model_type,
+            name=self.run_name,
+            parent_run_id=self.parent_run_id,
+            started_by=self.started_by,
+        )
 
     def resume(
         self,
@@ -248,7 +197,8 @@ class ModelTrainingNode:
         with saying(self.verbose), telling_hook(self.db_manager):
             node, resumable_run = self._reopened(run_id, force, model_dir)
             selection = selection or selection_by_hand(node.settings, resumable_run)
-            results = node._continue(resumable_run, node._complete, selection)
+            with reopen_run(node.settings, self.db_manager, resumable_run, selection) as started:
+                results = node._complete(started)
         self.report, self.page = node.report, node.page
         return results
 
@@ -271,12 +221,12 @@ class ModelTrainingNode:
             TunetrailError: Something failed; the run is marked as failed with the reason.
         """
         node, resumable_run = self._reopened(run_id, force)
-
-        def complete(started: StartedRun) -> Outcome:
+        with (
+            saying(self.verbose),
+            telling_hook(self.db_manager),
+            reopen_run(node.settings, self.db_manager, resumable_run) as started,
+        ):
             return node._complete_fit(started, on_validation)
-
-        with saying(self.verbose), telling_hook(self.db_manager):
-            return node._continue(resumable_run, complete)
 
     def _reopened(
         self, run_id: str, force: bool, model_dir: str | None = None
@@ -290,48 +240,6 @@ class ModelTrainingNode:
         if model_dir is not None:
             settings = replace(settings, model_dir=model_dir)
         return ModelTrainingNode(NodeConfig(settings=settings), self.db_manager), resumable_run
-
-    def _continue(
-        self,
-        resumable_run: ResumableRun,
-        complete: Callable[[StartedRun], _Result],
-        selection: str | None = None,
-    ) -> _Result:
-        training_run = resumable_run.training
-        summaries = summaries_of(self.db_manager, training_run.session_ids)
-        families = requested_families(training_run.model_type)
-        check_sessions(self.settings, summaries, families)
-        self._check_model_dir(families)
-
-        # Files that are gone or broken have to fail before the run is marked as running again.
-        tracker = open_tracker(self.settings)
-        pipeline = DataSciencePipeline(self.settings, tracker=tracker)
-        for model_run in resumable_run.model_runs.values():
-            if not model_run.finished:
-                pipeline.run_state(model_run.run_id)
-
-        self.db_manager.reopen_training_run(training_run)
-        with recorded(self.db_manager, training_run.run_id):
-            end_dead_tracked_runs(self.settings, tracker)
-            settle_roots(self.settings, tracker, self.db_manager, families)
-            if resumable_run.changed_versions:
-                logger.warning(
-                    "the run was started with other package versions: %s",
-                    ", ".join(resumable_run.changed_versions),
-                )
-            run = tracker.run(resumable_run.run_id)
-            run.reopen()
-
-            return complete(
-                StartedRun(
-                    run=run,
-                    training_run_id=training_run.run_id,
-                    session_ids=training_run.session_ids,
-                    model_type=training_run.model_type,
-                    model_runs=resumable_run.model_runs,
-                    selection=selection,
-                )
-            )
 
     def prepare(self, request: Mapping[str, Any], folder: Path) -> PreparedSession:
         """Validate, clean and split a session's rows into files; nothing is trained or recorded.
@@ -364,7 +272,7 @@ class ModelTrainingNode:
         """
         session_ids, model_type = checked_request(request)
         with saying(self.verbose):
-            _, families = self._check(session_ids, model_type)
+            _, families = check_trainable(self.settings, self.db_manager, session_ids, model_type)
             read_general_files(self.settings, families)
             return plan_sessions(
                 self.settings, self.db_manager, session_ids, families, start_seconds
@@ -414,12 +322,6 @@ class ModelTrainingNode:
 
     def _family_training(self, started: StartedRun) -> FamilyTraining:
         return FamilyTraining(settings=self.settings, database=self.db_manager, started=started)
-
-    def _check_model_dir(self, families: Sequence[ModelFamily]) -> None:
-        """Raise `ConfigError` if a root could not be exported, before hours are spent on one."""
-        tracking = self.settings.tracking
-        names = [tracking.registered_name(family.name) for family in families]
-        check_model_dir(Path(self.settings.model_dir), names)
 
     def _log_settings(self, run: TrackedRun) -> None:
         settings = plain_settings(self.settings, self.db_manager.shown_url)
