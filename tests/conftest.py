@@ -1,6 +1,7 @@
 """Tiny real models and stores that all tests share: built once, offline, in seconds."""
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -164,8 +165,10 @@ def wordy_language_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def _tracking_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _tracking_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An MLflow database whose migrations have run: they take seconds, a copy takes milliseconds."""
+    from mlflow.store.db import utils
+
     from tunetrail.config import TrackingConfig
     from tunetrail.stores.tracking import Tracker
 
@@ -182,7 +185,12 @@ def _tracking_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with sqlite3.connect(folder / "template.db") as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
-    return folder / "template.db"
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Each store that is opened would import MLflow's 67 migrations, only to find the newest.
+        newest_revision = functools.cache(utils._get_latest_schema_revision)
+        patch.setattr(utils, "_get_latest_schema_revision", newest_revision)
+        yield folder / "template.db"
 
 
 @pytest.fixture
