@@ -108,7 +108,7 @@ def _signed(key: str) -> str:
 
 
 def _written(key: str, value: Any) -> str:
-    """Return a value in Hydra's grammar; a text is quoted unless it is as one would type it."""
+    """Return a value in Hydra's grammar; a text of more than one plain word is quoted."""
     # NumPy's numbers become Python's.
     value = value.item() if hasattr(value, "item") else value
 

@@ -179,9 +179,9 @@ class VersionWriter:
         # Written so that a difference of NaN fails too.
         if not difference <= PARITY * largest:
             raise DeploymentError(
-                f"the written {self.name} model must give the trained model's outputs within "
-                f"{PARITY} of the largest, {largest:.3g}, got a difference of {difference:.3g}. "
-                f"{unchanged}"
+                f"the written {self.name} model must give the trained model's outputs to within "
+                f"{PARITY * largest:.3g} ({PARITY} of the largest output), got a difference of "
+                f"{difference:.3g}. {unchanged}"
             )
 
         self._write_listing(digests, logged)

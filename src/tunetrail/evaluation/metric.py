@@ -210,7 +210,10 @@ class ExampleMetric:
         if (self.of_vectors is None) == (self.of_answer is None):
             raise ValueError(f"the metric {self.name} must have either of_vectors or of_answer")
         if (self.of_vectors is None) == bool(self.shapes):
-            raise ValueError(f"the metric {self.name} must have shapes with of_vectors only")
+            raise ValueError(
+                f"the metric {self.name} must name its shapes if it has of_vectors, and none if it "
+                "has of_answer"
+            )
 
     @property
     def metric(self) -> Metric:

@@ -41,32 +41,52 @@ def follow_moved_store(file: Path) -> bool:
             "SELECT e.experiment_id, e.artifact_location, t.value FROM experiments e "
             "LEFT JOIN experiment_tags t ON t.experiment_id = e.experiment_id AND t.key = ?"
         )
-        roots: dict[str, str] = {}
+        moved_roots: dict[str, str] = {}
         experiment_ids = []
         for experiment_id, location, stored_folder in connection.execute(query, (FOLDER_TAG,)):
-            if stored_folder == str(folder) or not (location or "").startswith("file:"):
+            is_local = location is not None and location.startswith("file:")
+            if not is_local or stored_folder == str(folder):
                 continue
             artifacts = Path(url2pathname(urlsplit(location).path))
-            if stored_folder is None:
-                # An older version of tunetrail made the store, by default next to its artifacts.
-                moved = folder / artifacts.name
-                is_moved = _has_run_folders(connection, experiment_id, moved)
-            else:
-                moved = Path(os.path.normpath(folder / os.path.relpath(artifacts, stored_folder)))
-                is_moved = moved.is_dir()
-            if is_moved:
+            here = _artifacts_here(connection, experiment_id, artifacts, stored_folder, folder)
+            if here is not None:
                 experiment_ids.append(experiment_id)
-                if moved != artifacts:
-                    roots[location] = moved.as_uri()
+                if here != artifacts:
+                    moved_roots[location] = here.as_uri()
 
-        for root, moved_root in roots.items():
+        for root, moved_root in moved_roots.items():
             _replace_root(connection, root, moved_root)
         tags = [(FOLDER_TAG, str(folder), experiment_id) for experiment_id in experiment_ids]
         connection.executemany(
             "INSERT OR REPLACE INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)",
             tags,
         )
-    return bool(roots)
+    return bool(moved_roots)
+
+
+def _artifacts_here(
+    connection: sqlite3.Connection,
+    experiment_id: int,
+    artifacts: Path,
+    stored_folder: str | None,
+    folder: Path,
+) -> Path | None:
+    """Return where an experiment's artifacts are now; None if they didn't move with the store.
+
+    Args:
+        connection: The store.
+        experiment_id: The experiment.
+        artifacts: Where the store says that they are.
+        stored_folder: The folder in which the store was then; None if it doesn't say.
+        folder: The folder in which it is now.
+    """
+    if stored_folder is None:
+        # An older version of tunetrail made the store, by default next to its artifacts.
+        here = folder / artifacts.name
+        return here if _has_run_folders(connection, experiment_id, here) else None
+
+    here = Path(os.path.normpath(folder / os.path.relpath(artifacts, stored_folder)))
+    return here if here.is_dir() else None
 
 
 def _has_run_folders(connection: sqlite3.Connection, experiment_id: int, folder: Path) -> bool:

@@ -137,28 +137,40 @@ def _out_of_fold_probabilities(
     """
     logits = np.full((len(x), int(label_ids.max()) + 1), -np.inf)
     for train, held_out in folds:
-        train = train[is_trusted[train]]
-        # The spread of a label isn't known from a single row.
-        rows_of_label = np.bincount(label_ids[train], minlength=logits.shape[1])
-        train = train[rows_of_label[label_ids[train]] > 1]
-        present = np.unique(label_ids[train])
-        if len(held_out) == 0 or len(present) < 2 or len(train) <= len(present):
-            continue
+        learnt = _rows_to_learn(train[is_trusted[train]], label_ids)
+        labels = np.unique(label_ids[learnt])
+        # Two labels are the fewest to tell apart; their spread takes more rows than labels.
+        if len(held_out) > 0 and len(labels) >= 2 and len(learnt) > len(labels):
+            predicted = _discriminant_logits(x[learnt], label_ids[learnt], x[held_out])
+            logits[np.ix_(held_out, labels)] = predicted
 
-        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=_SHRINKAGE)
-        model.fit(x[train], label_ids[train])
-        decision = model.decision_function(x[held_out])
-        if len(present) == 2:
-            # sklearn gives one column for two labels: how much likelier the second one is.
-            decision = np.column_stack([np.zeros(len(held_out)), decision])
-        logits[np.ix_(held_out, present)] = decision
-
-    # A label that was absent from the training folds has no logit.
-    is_scored = np.isfinite(logits[np.arange(len(x)), label_ids])
+    # A row's own label has no logit if the other folds have too few rows of it.
+    own_logits = logits[np.arange(len(x)), label_ids]
+    is_scored = np.isfinite(own_logits)
     probabilities = np.zeros(logits.shape)
     if is_scored.any():
         probabilities[is_scored] = _calibrate(logits[is_scored], label_ids[is_scored])
     return probabilities
+
+
+def _rows_to_learn(rows: _Integers, label_ids: _Integers) -> _Integers:
+    """Return the rows whose label has another row: a single row doesn't show a label's spread."""
+    counts = np.bincount(label_ids[rows], minlength=1)
+    return rows[counts[label_ids[rows]] > 1]
+
+
+def _discriminant_logits(x: _Floats, label_ids: _Integers, held_out: _Floats) -> _Floats:
+    """Learn labels by linear discriminant analysis, and return their logits, [held_out, labels].
+
+    The labels are those of the rows, ascending.
+    """
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=_SHRINKAGE)
+    model.fit(x, label_ids)
+    logits: _Floats = model.decision_function(held_out)
+    if logits.ndim == 1:
+        # sklearn gives one column for two labels: how much likelier the second one is.
+        logits = np.column_stack([np.zeros(len(held_out)), logits])
+    return logits
 
 
 def _calibrate(logits: _Floats, label_ids: _Integers) -> _Floats:

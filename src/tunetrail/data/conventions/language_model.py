@@ -110,18 +110,23 @@ def _history(row: Row) -> list[Message]:
     if not _is_filled(row.get("history")):
         return []
 
+    exchanges = list_of(row["history"])
+    if not exchanges:
+        raise _no_history(row["history"])
+
     messages = []
-    for exchange in list_of(row["history"]) or [row["history"]]:
+    for exchange in exchanges:
         texts = list_of(exchange)
         if texts is None or len(texts) != 2:
-            raise SampleError(
-                f"history must be a list of [question, answer], got {shortened(exchange)}."
-            )
-        messages += [
-            _message("user", checked_text(texts[0], "history")),
-            _message("assistant", checked_text(texts[1], "history")),
-        ]
+            raise _no_history(exchange)
+        question, answer = (checked_text(text, "history") for text in texts)
+        messages += [_message("user", question), _message("assistant", answer)]
     return messages
+
+
+def _no_history(value: Any) -> SampleError:
+    """Return the error for a column `history`, or an exchange in it, of another form."""
+    return SampleError(f"history must be a list of [question, answer], got {shortened(value)}.")
 
 
 def _chat(column: str, name: str) -> Convention:
@@ -129,7 +134,7 @@ def _chat(column: str, name: str) -> Convention:
 
     def becomes(row: Row) -> list[Row]:
         checked_verdict(row, _GOOD_ANSWER)
-        # The check of a sample reads messages in any notation.
+        # Such a row needs no change: a sample's messages may be in any notation.
         is_own_form = column == "messages" and isinstance(row[column], list)
         if is_own_form and _AROUND_SET.isdisjoint(row):
             _check_feedback(row[column])
@@ -243,7 +248,8 @@ def _preference(name: str, prompt: str = "") -> Convention:
         answers = {"chosen": chosen, "rejected": rejected}
         result = preference_columns({"prompt": before, **answers, **_tools(row)})
         texts = {name: value for name, value in row.items() if isinstance(value, str)}
-        is_own_form = texts.items() >= result.items() if "prompt" in result else False
+        # A row that already has the result's columns, with the same texts, stays as it is.
+        is_own_form = "prompt" in result and texts.items() >= result.items()
         return [row if is_own_form else result]
 
     columns = (*filter(None, [prompt]), "chosen", "rejected")

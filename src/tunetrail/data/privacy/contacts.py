@@ -106,6 +106,7 @@ def find_ipv4_addresses(text: str) -> list[Span]:
 
 
 def _is_ipv4(text: str, match: re.Match[str]) -> bool:
+    """Tell whether four numbers are a host's address, and not a version or a section."""
     try:
         octets = ipaddress.IPv4Address(match[0]).packed
     except ValueError:
@@ -117,8 +118,9 @@ def _is_ipv4(text: str, match: re.Match[str]) -> bool:
     if not is_host or leads_to(text, match.start(), _NUMBERED):
         return False
 
-    is_small = max(octets[:3]) < _SMALL_NUMBER and octets[0] != 10
-    if not is_small or _PORT.match(text, match.end()):
+    # Versions and sections have small numbers, but so has the private network 10.0.0.0/8.
+    may_be_version = max(octets[:3]) < _SMALL_NUMBER and octets[0] != 10
+    if not may_be_version or _PORT.match(text, match.end()):
         return True
     around = text[max(0, match.start() - 32) : match.end() + 16]
     return any(map(_ADDRESSED.fullmatch, _WORD.findall(around.lower())))

@@ -89,10 +89,10 @@ class TrainedModule(LightningModule):
         self.window: list[MicroBatch] = []
         self._window_loss = torch.zeros(())
         self.rows_in_progress = 0
-        self._scale: float | None = None
-        # The sums of the running validation, and the weight of its rows.
-        self._measures: dict[str, Any] = {}
-        self._measured = 0.0
+        self._gradient_scale: float | None = None
+        # Of the running validation, so far.
+        self._measure_sums: dict[str, Any] = {}
+        self._weight_sum = 0.0
 
     @property
     def most_rows(self) -> int:
@@ -142,7 +142,7 @@ class TrainedModule(LightningModule):
     def on_train_start(self) -> None:
         """Forget a window that a failure has broken off."""
         self._begin_window()
-        self._scale = self._read_scale()
+        self._gradient_scale = self._read_scale()
 
     def training_step(self, batch: SharedBatch, batch_idx: int) -> dict[str, Any]:
         """Return the micro-batch's part of the step's mean loss, for Lightning to accumulate.
@@ -222,13 +222,13 @@ class TrainedModule(LightningModule):
         The scaler then skips the step and lowers its scale. Once the scale no longer enlarges the
         gradient, the scale is not to blame.
         """
-        return self._scale is not None and self._scale >= 1.0
+        return self._gradient_scale is not None and self._gradient_scale >= 1.0
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Take a step of the schedule, unless fp16's scaler has skipped the optimizer's."""
-        before, self._scale = self._scale, self._read_scale()
+        before, self._gradient_scale = self._gradient_scale, self._read_scale()
         # The scaler lowers its scale when it skips a step.
-        if before is None or self._scale is None or self._scale >= before:
+        if before is None or self._gradient_scale is None or self._gradient_scale >= before:
             super().lr_scheduler_step(scheduler, metric)
 
     def _read_scale(self) -> float | None:
@@ -238,7 +238,7 @@ class TrainedModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin the sums of a validation."""
-        self._measures, self._measured = {}, 0.0
+        self._measure_sums, self._weight_sum = {}, 0.0
 
     def validation_step(self, batch: SharedBatch, batch_idx: int) -> None:
         """Add up the measures of a batch."""
@@ -249,18 +249,18 @@ class TrainedModule(LightningModule):
             return
 
         self.rows_in_progress = len(batch.batch.rows)
-        self._measured += batch.batch.weight
+        self._weight_sum += batch.batch.weight
         for name, value in self.measures_of(batch.batch).items():
-            self._measures[name] = self._measures.get(name, 0.0) + value
+            self._measure_sums[name] = self._measure_sums.get(name, 0.0) + value
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation, the mean `val/loss` over rows or tokens among them."""
         # A validation without rows has no weight.
-        weight = max(self._sum_over_ranks(self._measured), 1e-12)
+        weight = max(self._sum_over_ranks(self._weight_sum), 1e-12)
         # A rank may have had no row, and so no measure; the first rank has a row if any has.
         sums = {}
-        for name in self.trainer.strategy.broadcast(list(self._measures)):
-            sums[name] = self._sum_over_ranks(self._measures.get(name, 0.0))
+        for name in self.trainer.strategy.broadcast(list(self._measure_sums)):
+            sums[name] = self._sum_over_ranks(self._measure_sums.get(name, 0.0))
         # All ranks have the same values; Lightning wants to be told.
         is_shared = self.trainer.world_size > 1
         for name, value in self.metrics_of(sums, weight).items():

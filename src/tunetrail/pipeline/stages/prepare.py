@@ -220,11 +220,11 @@ def _augment(
     if len(result.rejected):
         path = context.state.folder / "augmentation_rejected.parquet"
         result.rejected.to_parquet(private_file(path))
-        # At once: resuming doesn't need the file, so a failure would remove it.
+        # Now, as a run that fails later keeps only the files that resuming needs.
         context.run.log_artifact(path, "data")
     _warn(context, result.notes)
 
-    # The file before the step, which tells a resumed run that the file is there.
+    # The rows are written before the step, by which a resumed run knows that they are there.
     rows, settings = result.rows, context.settings
     if settings.session_weights:
         weights = dict(zip(context.sessions, settings.session_weights, strict=True))
