@@ -214,7 +214,7 @@ class Watch:
                 results: Mapping[str, Any] = node.execute(asked)
             else:
                 results = node.resume(due.run_id)
-        # Whatever it is, the next samples may be trained.
+        # Any error: the training on the next samples may succeed.
         except Exception as error:
             said = str(error) if isinstance(error, TunetrailError) else one_line(error)
             logger.error("the training of %s on %s failed: %s", due.family, due.session_id, said)

@@ -254,7 +254,7 @@ class LogWriter:
         try:
             with self._delivering:
                 work()
-        # Whatever it is: without this thread, nothing would be delivered any more.
+        # Any error: it would end this thread, and nothing would be delivered any more.
         except Exception as error:
             if not self._is_away:
                 self._is_away = True

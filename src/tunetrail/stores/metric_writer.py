@@ -179,7 +179,7 @@ class MetricWriter:
             with tracking_errors(self._uri):
                 check_answers(self._uri)
                 self._sender.send(batch)
-        # Whatever it is: without this thread, nothing would be written any more.
+        # Any error: it would end this thread, and nothing would be written any more.
         except Exception as error:
             if _is_refused(error):
                 self._refused_runs.add(batch[0].run_id)

@@ -176,7 +176,7 @@ def _discriminant_logits(x: _Floats, label_ids: _Integers, held_out: _Floats) ->
 def _calibrate(logits: _Floats, label_ids: _Integers) -> _Floats:
     """Return the probabilities at the temperature at which the rows' labels are likeliest."""
 
-    # Over an exponent, so that the factor of the logits stays positive.
+    # The search is over an exponent, so that the factor of the logits stays positive.
     def loss(exponent: float) -> float:
         likelihoods = log_softmax(logits * np.exp(exponent), axis=1)
         return -float(likelihoods[np.arange(len(label_ids)), label_ids].mean())
