@@ -81,7 +81,7 @@ def first_line(error: object) -> str:
     """Return the first line of a foreign error's message; the error's type if it has none."""
     # Later lines are statements, stacks and advice for other people than ours.
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].rstrip() if lines else type(error).__name__
 
 
 def one_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 import pytest
 
 from tunetrail import errors
-from tunetrail.errors import TunetrailError, UserError, did_you_mean
+from tunetrail.errors import TunetrailError, UserError, did_you_mean, first_line
 
 ALL = [
     value
@@ -26,3 +26,8 @@ def test_did_you_mean_names_the_nearest_word(word: str, hint: str) -> None:
 
 def test_did_you_mean_takes_any_iterable() -> None:
     assert did_you_mean("root", iter(["roots"])) == " Did you mean 'roots'?"
+
+
+def test_an_error_without_a_message_is_named_by_its_type() -> None:
+    assert first_line(ValueError("\n no such file \nand advice")) == "no such file"
+    assert first_line(KeyError()) == "KeyError"

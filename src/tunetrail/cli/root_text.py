@@ -5,6 +5,7 @@ from typing import Any
 
 from tunetrail.cli.terminal import new_table, plain_text, printable
 from tunetrail.deployment.root_history import evidence_of
+from tunetrail.reporting.readable import shown_interval
 from tunetrail.stores.database import PromotionRecord
 
 
@@ -68,11 +69,8 @@ def _evidence_in_words(evidence: Mapping[str, Any]) -> str:
     """Return `ndcg_at_10 0.5012 -> 0.5420, +0.0408 (+0.0101 … +0.0702)`; empty without any."""
     if not evidence or evidence["improvement"] is None:
         return ""
-    gain = f"{evidence['improvement']:+.4f}"
-    if evidence["lower"] is not None and evidence["upper"] is not None:
-        gain += f" ({evidence['lower']:+.4f} … {evidence['upper']:+.4f})"
-    else:
-        gain += " (no interval)"
+    interval = shown_interval(evidence["lower"], evidence["upper"]) or "no interval"
+    gain = f"{evidence['improvement']:+.4f} ({interval})"
     return f"{evidence['metric']} {evidence['before']:.4f} -> {evidence['after']:.4f}, {gain}"
 
 

@@ -12,7 +12,7 @@ from tunetrail.cli.store_options import add_uri
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.config import BASE
 from tunetrail.paths import shown_uri
-from tunetrail.reporting.readable import duration, readable
+from tunetrail.reporting.readable import duration, readable, shown_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,8 +131,8 @@ def _print_family(family: "FamilySummary", most_rows: int, console: "Console") -
     _print_metrics(family.metrics, console)
 
     for session, change in family.sessions.items():
-        bounds = _bounds(_interval(change))
-        print_line(console, f"on session {session}: {change['improvement']:+.4f}{bounds}")
+        interval = _bounds(_interval(change))
+        print_line(console, f"on session {session}: {change['improvement']:+.4f}{interval}")
 
     worst = family.worst_rows[: max(most_rows, 0)]
     if worst:
@@ -208,9 +208,8 @@ def _bounds(
     """Return ` (+0.0101 … +0.0702)` with the level if it is given; empty without an interval."""
     if interval is None:
         return ""
-    lower, upper = interval
     level = "" if confidence is None else f"{100.0 * confidence:.3g} % interval "
-    return f" ({level}{lower:{sign}.4f} … {upper:{sign}.4f})"
+    return f" ({level}{shown_interval(*interval, f'{sign}.4f')})"
 
 
 def _shortened(content: str) -> str:

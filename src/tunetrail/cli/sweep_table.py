@@ -8,6 +8,7 @@ from rich.table import Table
 
 from tunetrail.cli.results_table import print_results, where_to_look
 from tunetrail.cli.terminal import printable, say
+from tunetrail.reporting.readable import shown_interval
 from tunetrail.sweeps.sweep_job import SweepJob
 from tunetrail.sweeps.sweep_plan import Objective
 from tunetrail.sweeps.winner import SweepDecision, label_of
@@ -61,8 +62,7 @@ def _values_in_words(job: SweepJob, objectives: Sequence[Objective]) -> list[str
         return [""] * len(objectives)
     cells = [f"{value:.4f}" for value in job.values]
     if job.interval is not None:
-        lower, upper = job.interval
-        cells[0] += f" ({lower:.4f} … {upper:.4f})"
+        cells[0] += f" ({shown_interval(*job.interval, '.4f')})"
     return cells
 
 

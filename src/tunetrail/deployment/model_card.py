@@ -16,7 +16,7 @@ from tunetrail.evaluation.decision_text import evidence_in_words, model_in_words
 from tunetrail.evaluation.plots import slice_name
 from tunetrail.evaluation.report.run_report import ModelReport
 from tunetrail.evaluation.report.tables import Bounds, MetricLine, metric_lines
-from tunetrail.reporting.readable import as_markdown
+from tunetrail.reporting.readable import as_markdown, shown_interval
 
 CARD = "README.md"
 LONGEST_DESCRIPTION = 5000
@@ -211,8 +211,8 @@ def _metric_table(lines: Sequence[MetricLine]) -> str:
         before = "" if line.before is None else f"{line.before:.4f}"
         change = ""
         if line.improvement is not None:
-            bounds = _range(line.improvement_bounds, "+.4f")
-            change = f"{line.improvement:+.4f} {bounds}".strip()
+            interval = _range(line.improvement_bounds, "+.4f")
+            change = f"{line.improvement:+.4f} {interval}".strip()
         rows.append((as_markdown(line.label), after, before, change))
     return _table(("metric", "this model", "compared with", "improvement"), rows)
 
@@ -226,10 +226,10 @@ def _bullets(lines: Iterator[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _range(bounds: Bounds, form: str) -> str:
+def _range(interval: Bounds, form: str) -> str:
     """Return both bounds in brackets; an empty text if there is no interval."""
-    lower, upper = bounds
-    return "" if lower is None or upper is None else f"({lower:{form}} … {upper:{form}})"
+    text = shown_interval(*interval, form)
+    return f"({text})" if text else ""
 
 
 def _code_block(content: Mapping[str, Any]) -> str:

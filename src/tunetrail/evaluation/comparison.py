@@ -19,7 +19,7 @@ from tunetrail.evaluation.resampling import (
 )
 from tunetrail.evaluation.scores import UNSHARED_BYTES, Scores
 from tunetrail.plain_values import plain_values
-from tunetrail.reporting.readable import counted
+from tunetrail.reporting.readable import counted, shown_interval
 
 POWER = 0.8
 """Probability with which the smallest detectable gain would be found."""
@@ -160,7 +160,7 @@ class Comparison:
     def interval_in_words(self) -> str:
         """Return the bounds of the improvement, or how few rows changed, for a table."""
         if self.lower is not None and self.upper is not None:
-            return f"{self.lower:+.4f} … {self.upper:+.4f}"
+            return shown_interval(self.lower, self.upper)
         if self.differing is None:
             return "too few rows"
         changed = self.differing or "no"

@@ -17,7 +17,7 @@ from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scores import Scores, scores_from
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.plain_values import plain_values
-from tunetrail.reporting.readable import counted
+from tunetrail.reporting.readable import counted, shown_interval
 
 
 def recipe_name(budget: float) -> str:
@@ -132,21 +132,21 @@ class PairedGain:
         # Groups of one row each would say nothing new.
         if comparison.clusters is not None and comparison.clusters < comparison.examples:
             rows += f" in {counted(comparison.clusters, 'group')}"
-        bounds = comparison.interval_in_words
+        interval = comparison.interval_in_words
         if comparison.lower is not None:
-            bounds = f"{100.0 * comparison.confidence:.3g} % interval {bounds}"
+            interval = f"{100.0 * comparison.confidence:.3g} % interval {interval}"
 
         # Wider, because it also allows for how differently trainings on other rows turn out.
         mean = ""
         if self.mean_lower is not None and self.mean_upper is not None:
             mean = (
                 f"; mean of the folds {self.mean_difference:+.4f}, corrected interval "
-                f"{self.mean_lower:+.4f} … {self.mean_upper:+.4f}"
+                f"{shown_interval(self.mean_lower, self.mean_upper)}"
             )
         folds = counted(len(self.differences), "fold")
         return (
             f"{self.recipe}: {label} {comparison.after:.4f} against {comparison.before:.4f} of the "
-            f"base model, improvement {comparison.improvement:+.4f} ({bounds}) over "
+            f"base model, improvement {comparison.improvement:+.4f} ({interval}) over "
             f"{rows} of {folds}{mean}"
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import binom
 
 from tunetrail.plain_values import plain_values
+from tunetrail.reporting.readable import shown_interval
 
 CONFIDENCE = 0.95
 """Coverage of the interval of the median."""
@@ -38,7 +39,7 @@ class Latency:
     @property
     def in_words(self) -> str:
         """Return the median with its interval."""
-        return f"{self.median:.3g} ms ({self.lower:.3g} … {self.upper:.3g})"
+        return f"{self.median:.3g} ms ({shown_interval(self.lower, self.upper, '.3g')})"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Latency":

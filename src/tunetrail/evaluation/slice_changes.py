@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from tunetrail.plain_values import plain_values
-from tunetrail.reporting.readable import counted
+from tunetrail.reporting.readable import counted, shown_interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,7 @@ class SliceChange:
     def in_words(self) -> str:
         """Return the change with its interval, and the slice."""
         return (
-            f"{self.improvement:+.4f} ({self.lower:+.4f} … {self.upper:+.4f}, corrected for all "
+            f"{self.improvement:+.4f} ({shown_interval(self.lower, self.upper)}, corrected for all "
             f"slices) on {counted(self.rows, 'row')} with {self.attribute} {self.value!r}"
         )
 

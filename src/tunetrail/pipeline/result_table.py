@@ -12,7 +12,7 @@ from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.slices import EMBEDDING_CLUSTER
 from tunetrail.pipeline.answers import TABLE
-from tunetrail.reporting.readable import counted, readable
+from tunetrail.reporting.readable import counted, readable, shown_interval
 
 COLUMNS = ("model", "metric", "before", "after", "improvement", "decision", "version")
 _LONGEST_VALUE = 40
@@ -146,12 +146,11 @@ def _errors_in_words(errors: Mapping[str, Any]) -> str:
     if worst is None or weakest is None:
         return f"{words}; too few rows for slices"
 
-    bounds = ""
-    if worst["corrected_lower"] is not None:
-        bounds = f" ({worst['corrected_lower']:+.4f} … {worst['corrected_upper']:+.4f})"
+    interval = shown_interval(worst["corrected_lower"], worst["corrected_upper"])
+    change = f"{worst['improvement']:+.4f}" + (f" ({interval})" if interval else "")
     return (
-        f"{words}; of {errors['slices']} slices, the worst change is {worst['improvement']:+.4f}"
-        f"{bounds} where {_slice_in_words(worst)}; the weakest has {weakest['after']:.4f}, "
+        f"{words}; of {errors['slices']} slices, the worst change is {change} where "
+        f"{_slice_in_words(worst)}; the weakest has {weakest['after']:.4f}, "
         f"{weakest['gap']:+.4f} from all rows, where {_slice_in_words(weakest)}"
     )
 

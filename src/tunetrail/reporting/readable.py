@@ -87,6 +87,13 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
+def shown_interval(lower: float | None, upper: float | None, form: str = "+.4f") -> str:
+    """Return an interval such as `+0.0101 … +0.0702`; an empty text if there is none."""
+    if lower is None or upper is None or math.isnan(lower) or math.isnan(upper):
+        return ""
+    return f"{lower:{form}} … {upper:{form}}"
+
+
 def compact(value: float, *, as_share: bool = False) -> str:
     """Return a number with three significant digits, a share in percent, or `n/a`."""
     if not math.isfinite(value):

@@ -17,7 +17,7 @@ from tunetrail.errors import one_line
 from tunetrail.evaluation.metrics import is_metric, metric_named
 from tunetrail.paths import write_private_text
 from tunetrail.plain_values import plain_values
-from tunetrail.reporting.readable import as_markdown, counted, duration
+from tunetrail.reporting.readable import as_markdown, counted, duration, shown_interval
 from tunetrail.scratch import scratch_folder
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.ledger import PromotionRecord
@@ -259,7 +259,7 @@ def value_in_words(job: SweepJob) -> str:
         return "-"
     words = ", ".join(map(shown_value, job.values))
     if job.interval is not None:
-        words += f" ({job.interval[0]:.4f} … {job.interval[1]:.4f})"
+        words += f" ({shown_interval(*job.interval, '.4f')})"
     return words
 
 

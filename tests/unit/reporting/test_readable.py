@@ -11,6 +11,7 @@ from tunetrail.reporting.readable import (
     duration,
     largest,
     readable,
+    shown_interval,
 )
 
 ANY_TEXT = st.text(st.characters(), max_size=80)
@@ -191,3 +192,9 @@ def test_as_markdown_is_shown_as_the_text(text: str, markdown: str) -> None:
 )
 def test_durations_are_as_people_say_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_an_interval_is_shown_if_it_has_both_bounds() -> None:
+    assert shown_interval(0.0101, 0.0702) == "+0.0101 … +0.0702"
+    assert shown_interval(-1.0, 2.5, ".1f") == "-1.0 … 2.5"
+    assert shown_interval(None, 0.1) == shown_interval(0.1, float("nan")) == ""
