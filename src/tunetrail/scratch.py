@@ -65,17 +65,24 @@ def sweep(parent: Path) -> list[Path]:
 
 
 def _is_abandoned(folder: Path) -> bool:
+    """Tell whether a folder is a scratch folder whose process is dead."""
     if not folder.name.startswith(PREFIXES) or folder.is_symlink() or not folder.is_dir():
         return False
+
     match = _NAME.fullmatch(folder.name)
-    with contextlib.suppress(OSError):
-        if match is None:
-            is_old = time.time() - folder.stat().st_mtime > _NAMELESS_SECONDS
-            return is_old and _NAMELESS.fullmatch(folder.name) is not None
-        # The process ids of another host mean nothing here.
-        is_here = match["host"] == socket.gethostname()
-        return is_here and not _is_alive(int(match["pid"]), int(match["started"]))
-    return False
+    if match is None:
+        return _NAMELESS.fullmatch(folder.name) is not None and _is_old(folder)
+    # The process ids of another host mean nothing here.
+    is_of_this_host = match["host"] == socket.gethostname()
+    return is_of_this_host and not _is_alive(int(match["pid"]), int(match["started"]))
+
+
+def _is_old(folder: Path) -> bool:
+    try:
+        return time.time() - folder.stat().st_mtime > _NAMELESS_SECONDS
+    # Another process has just removed it.
+    except OSError:
+        return False
 
 
 def _is_alive(pid: int, started: int) -> bool:

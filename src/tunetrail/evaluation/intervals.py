@@ -150,8 +150,8 @@ def _share_interval(
 ) -> Interval | None:
     """Return the interval of a ratio of sums from 0 to 1; None if there is no honest one.
 
-    If a threshold was chosen by the very pairs, its optimism is subtracted first, so that the
-    interval is for new pairs, and the metric's value may lie above it.
+    A metric at the best threshold of these pairs is too high for new pairs: the interval is of the
+    metric less this optimism, so that the metric itself may lie above it.
     """
     assert metric.ratio is not None
     numerators, denominators = metric.ratio(scores.per_example)

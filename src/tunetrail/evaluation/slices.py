@@ -200,26 +200,27 @@ def score_slices(
     old, new, everywhere = _resampled(slices, after, cluster_of, seed)
     cluster_counts = table["clusters"].to_numpy()
 
-    # If few clusters differ, these agree by chance too often for an interval.
+    # The improvement on each slice, by itself and corrected for the number of slices. If few
+    # clusters differ, these agree by chance too often for an interval.
     differing = [
         differing_clusters(scored_slice.before, scored_slice.after, scored_slice.cluster_of)
         for scored_slice in slices
     ]
-    can_tell = np.array(differing) >= least_differing(confidence)
+    has_interval = np.array(differing) >= least_differing(confidence)
     improvements = sign * (new - old)
-    for position in np.flatnonzero(can_tell):
+    for position in np.flatnonzero(has_interval):
         tail = expanded_tail(confidence, int(cluster_counts[position]))
         bounds = np.quantile(improvements[position], (tail, 1.0 - tail))
         table.loc[position, ["lower", "upper"]] = bounds
 
     estimates = table["improvement"].to_numpy()
-    widths = _corrected_widths(estimates, improvements, cluster_counts, confidence, can_tell)
+    widths = _corrected_widths(estimates, improvements, cluster_counts, confidence, has_interval)
     table["corrected_lower"], table["corrected_upper"] = estimates - widths, estimates + widths
 
-    gaps = table["gap"].to_numpy()
-    can_tell = np.ones(len(slices), dtype=bool)
-    resampled_gaps = sign * (new - everywhere)
-    widths = _corrected_widths(gaps, resampled_gaps, cluster_counts, confidence, can_tell)
+    # How far the newer model is from its value on all rows: any number of clusters shows that.
+    gaps, resampled_gaps = table["gap"].to_numpy(), sign * (new - everywhere)
+    every_slice = np.ones(len(slices), dtype=bool)
+    widths = _corrected_widths(gaps, resampled_gaps, cluster_counts, confidence, every_slice)
     table["gap_lower"], table["gap_upper"] = gaps - widths, gaps + widths
 
     order = ["corrected_upper", "improvement"]
@@ -339,7 +340,7 @@ def _resampled(
 
 
 def _corrected_widths(
-    estimates: Floats, resampled: Floats, clusters: Array, confidence: float, can_tell: Array
+    estimates: Floats, resampled: Floats, clusters: Array, confidence: float, has_interval: Array
 ) -> Floats:
     """Return the half-widths of intervals that hold for all slices at once, [slices].
 
@@ -348,11 +349,11 @@ def _corrected_widths(
         resampled: The same on each resample, [slices, resamples].
         clusters: Number of clusters of each slice.
         confidence: Coverage of all intervals together.
-        can_tell: Which slices get an interval; NaN for the others.
+        has_interval: Which slices get an interval; NaN for the others.
     """
     # The bootstrap's own spread is too small by the factor sqrt((n - 1) / n).
     spreads = resampled.std(axis=1) * np.sqrt(clusters / (clusters - 1.0))
-    usable = can_tell & (spreads > 0.0)
+    usable = has_interval & (spreads > 0.0)
     widths = np.full(len(estimates), np.nan)
     if not usable.any():
         return widths

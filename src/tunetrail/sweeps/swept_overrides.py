@@ -45,7 +45,10 @@ def _parameter(key: str, override: Override) -> Parameter:
     sweep = override._value
     has_log = isinstance(sweep, Sweep) and sweep.tags == {_LOG}
     if isinstance(sweep, Sweep) and sweep.tags and not has_log:
-        raise ConfigError(f"the tag of {key} must be log, got {typed}.")
+        raise ConfigError(
+            f"{key} must have no tag except log, as in {key}=tag(log,interval(1e-5,1e-3)), got "
+            f"{typed}."
+        )
 
     if isinstance(sweep, IntervalSweep):
         return Parameter(key=key, distribution=_interval(key, sweep, typed, has_log))

@@ -96,8 +96,9 @@ def render_chat(
     last = learnt[-1]
     start, answer = rendering.answer(last)
     text = start + answer
+    # Turns after the last answer belong to the text, too. Some templates change earlier turns once
+    # another one follows: then the text ends with the answer.
     whole = rendering.text(len(messages))
-    # With the turns after it, unless the template changes earlier turns once another follows.
     if whole.startswith(text):
         text = whole
     rendering.check_context(text, last)
