@@ -38,11 +38,6 @@ Make = Callable[..., Settings]
 Rows = Callable[[str], list[dict[str, Any]]]
 
 
-def in_test_all(*shapes: str) -> list[Any]:
-    """Return parameters that only `make test-all` takes: each is a training of its own."""
-    return [pytest.param(shape, marks=pytest.mark.processes) for shape in shapes]
-
-
 def node(settings: Settings, database: DatabaseManager) -> ModelTrainingNode:
     return ModelTrainingNode(NodeConfig(settings=settings), database)
 
@@ -434,9 +429,8 @@ def test_execute_asks_for_more_at_every_look_at_the_same_rows(
     assert reason.endswith("; look 2 on these rows: 97.5 % interval")
 
 
-@pytest.mark.parametrize(
-    "shape", ["score", *in_test_all("pair with some negatives", "label", "vector", "text")]
-)
+@pytest.mark.processes
+@pytest.mark.parametrize("shape", ["score", "pair with some negatives", "label", "vector", "text"])
 def test_execute_trains_an_embedding_model_on_every_shape(
     database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows, shape: str
 ) -> None:
@@ -452,9 +446,8 @@ def test_execute_trains_an_embedding_model_on_every_shape(
     json.dumps(results, allow_nan=False)
 
 
-@pytest.mark.parametrize(
-    "shape", ["mixed", *in_test_all("chat", "document", "preference", "verdict")]
-)
+@pytest.mark.processes
+@pytest.mark.parametrize("shape", ["mixed", "chat", "document", "preference", "verdict"])
 def test_execute_trains_a_language_model_on_every_shape(
     database: DatabaseManager, workplace: Path, make_settings: Make, make_rows: Rows, shape: str
 ) -> None:

@@ -40,6 +40,7 @@ def versions(settings: Settings) -> list[tuple[str, str]]:
     return registered + [(item.name, item.aliases.get("root", "")) for item in models]
 
 
+@pytest.mark.processes
 def test_repro_repeats_a_training_identically_and_changes_neither_root_nor_registry(
     session: str, database: DatabaseManager, make_settings: Make, workplace: Path
 ) -> None:
@@ -160,6 +161,7 @@ def test_repro_refuses_bad_words_in_one_line(
     assert (result.exit_code, message in result.error_line) == (2, True), result.err
 
 
+@pytest.mark.processes
 def test_repro_refuses_a_run_that_was_not_trained_or_whose_root_is_gone(
     session: str, database: DatabaseManager, make_settings: Make, workplace: Path
 ) -> None:

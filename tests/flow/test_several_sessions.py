@@ -102,6 +102,7 @@ def test_no_near_duplicate_of_a_row_that_another_session_holds_out_is_learnt(
     assert not beginnings(sides["validation"]) & beginnings(sides["test"])
 
 
+@pytest.mark.processes
 def test_execute_trains_on_several_sessions_and_records_all_of_them(
     two_sessions: DatabaseManager, workplace: Path, make_settings: Make
 ) -> None:

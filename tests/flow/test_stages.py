@@ -28,6 +28,7 @@ def rows(make_rows: Any) -> pd.DataFrame:
     return rows_frame(enumerate(samples, start=1))
 
 
+@pytest.mark.processes
 def test_run_ends_after_the_fit_and_goes_on_to_the_deployment(
     workplace: Path, make_settings: Make, rows: pd.DataFrame
 ) -> None:

@@ -334,8 +334,15 @@ def test_undamaged_files_give_the_true_rows(tmp_path: Path) -> None:
         assert stored_rows(path) == (rows, "")
 
 
-def test_damaged_files_are_read_without_a_crash_or_an_invented_row(tmp_path: Path) -> None:
-    assert faults_of_seeds(range(400), tmp_path) == []
+@pytest.mark.parametrize(
+    "seeds",
+    [range(40), pytest.param(range(40, 400), marks=pytest.mark.processes)],
+    ids=["some", "many"],
+)
+def test_damaged_files_are_read_without_a_crash_or_an_invented_row(
+    seeds: range, tmp_path: Path
+) -> None:
+    assert faults_of_seeds(seeds, tmp_path) == []
 
 
 @pytest.mark.slow

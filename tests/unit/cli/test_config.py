@@ -1,4 +1,5 @@
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,12 @@ def test_config_schema_is_printed_without_composing(call_main: CallMain) -> None
     assert schema["properties"]["test_share"]["default"] == 0.15
 
 
-def schema_of(file: Path) -> dict[str, Any]:
-    group = file.parent.name
-    is_whole = group in ("conf", "experiments", *WHOLE_FILES)
-    assert is_whole == ("# @package _global_" in file.read_text() or file.name == "train.yaml")
-    return conf_schema([] if is_whole else [group])
+@cache
+def validator_of(section: str = "") -> jsonschema.Draft202012Validator:
+    """Return the validator of a section's files; its schema is checked, which takes a second."""
+    schema = conf_schema([section] if section else [])
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +148,10 @@ def schema_of(file: Path) -> dict[str, Any]:
     ids=lambda file: f"{file.parent.name}/{file.stem}",
 )
 def test_every_file_of_conf_satisfies_the_schema(file: Path) -> None:
-    schema = schema_of(file)
-    jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(yaml.safe_load(file.read_text()), schema)
+    group = file.parent.name
+    is_whole = group in ("conf", "experiments", *WHOLE_FILES)
+    assert is_whole == ("# @package _global_" in file.read_text() or file.name == "train.yaml")
+    validator_of("" if is_whole else group).validate(yaml.safe_load(file.read_text()))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,7 @@ def test_every_file_of_conf_satisfies_the_schema(file: Path) -> None:
 )
 def test_the_schema_refuses_what_a_training_refuses(section: str, text: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(yaml.safe_load(text), conf_schema([section] if section else []))
+        validator_of(section).validate(yaml.safe_load(text))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +186,7 @@ def test_the_schema_refuses_what_a_training_refuses(section: str, text: str) -> 
     ],
 )
 def test_the_schema_takes_what_a_training_takes(text: str) -> None:
-    jsonschema.validate(yaml.safe_load(text), conf_schema())
+    validator_of().validate(yaml.safe_load(text))
 
 
 def test_the_schema_takes_one_section() -> None:
