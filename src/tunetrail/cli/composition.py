@@ -129,14 +129,17 @@ def checked_request(config: Any) -> TrainRequest:
     if OmegaConf.is_missing(config, "session_id"):
         raise ConfigError(NO_SESSION)
 
-    plain_values = OmegaConf.to_container(config, resolve=True)
-    merged: Any = OmegaConf.merge(OmegaConf.structured(TrainRequest), plain_values)
+    typed: Any = config
+    # Hydra has typed it by the schema, unless a folder of the user's own has another train.yaml.
+    if OmegaConf.get_type(config) is not TrainRequest:
+        plain_values = OmegaConf.to_container(config, resolve=True)
+        typed = OmegaConf.merge(OmegaConf.structured(TrainRequest), plain_values)
     # Both models have a section `training`, whose checks don't know which of them it belongs to.
     for section in MODEL_SECTIONS:
         with naming_section(section):
-            OmegaConf.to_object(merged[section].training)
+            OmegaConf.to_object(typed[section].training)
 
-    request = OmegaConf.to_object(merged)
+    request = OmegaConf.to_object(typed)
     assert isinstance(request, TrainRequest)
     return request
 
