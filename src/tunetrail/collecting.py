@@ -67,6 +67,7 @@ def _is_uncollected(database: DatabaseManager, session_id: str) -> bool:
 
 
 def _collect(database: DatabaseManager, session_id: str) -> Collection:
+    """Turn what was logged for a session into samples, and note how far it was read."""
     # Counted first: what arrives while the rows are read is left to the next collection.
     entries, _ = database.count_log_entries(session_id)
     feedback = database.read_feedback(session_id)

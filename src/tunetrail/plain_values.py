@@ -36,6 +36,7 @@ def plain_values(result: Any, *properties: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    """Return a value, and what is within it, as JSON knows it."""
     if is_dataclass(value):
         return value.to_dict() if hasattr(value, "to_dict") else plain_values(value)
 

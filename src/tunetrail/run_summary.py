@@ -272,6 +272,7 @@ def _family(
     model_type: str,
     settings: Mapping[str, Any],
 ) -> FamilySummary:
+    """Return what a run and its files tell of one model type."""
     deployment = _read_json(reader, family_run, "steps/deployment.json") or {}
     comparison = _read_json(reader, family_run, "steps/comparison.json")
     examples = _read_json(reader, family_run, "evaluation/examples.json") or {}

@@ -333,6 +333,7 @@ def _with_same_clusters(all_scores: Sequence[Scores]) -> list[Scores]:
 def _pair_result(
     first: str, second: str, comparison: Comparison, p_value: float, before: Scores, after: Scores
 ) -> PairResult:
+    """Return the comparison of two models with the counts of rows and the size of the effect."""
     wins = ties = losses = effect_size = None
     if metric_named(after.metric).per_example:
         differences = _signed(after) - _signed(before)

@@ -118,6 +118,7 @@ def free_port() -> int:
 
 
 def _start(module: str, arguments: Sequence[str], group: RankGroup, folder: Path) -> PContext:
+    """Start the processes of a node's ranks, each with the variables that Lightning reads."""
     common = {
         "MASTER_ADDR": group.address,
         "MASTER_PORT": str(group.port or free_port()),

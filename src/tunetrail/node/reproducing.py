@@ -255,6 +255,7 @@ class _Repetition:
     def _run_until(
         self, stage: str, family: RecordedFamily, run: TrackedRun, root: str | None
     ) -> Outcome:
+        """Repeat a family's run until a stage, with the rows and the root that it had then."""
         sessions = {}
         for session_id in self.session_ids:
             reference = previous_rows(self.database, session_id, family.family, self.settings)

@@ -102,6 +102,7 @@ def remining(rows: pd.DataFrame, config: HardNegativesConfig, seed: int) -> Refr
         return None
 
     def records(encode: Encode, epoch: int) -> list[dict[str, Any]]:
+        """Return an epoch's records, which the first attempt mines and later ones read."""
         # A seed per epoch: epochs draw differently, but the same in every run of these settings.
         return records_of(mine_negatives(rows, encode, config, seed + epoch).rows)
 

@@ -199,6 +199,7 @@ def _plain_turn(turn: Any) -> dict[str, Any] | None:
 
 
 def _checked_turn(turn: Any, place: str) -> dict[str, Any]:
+    """Return a message in the form of samples, whichever keys it was written with."""
     name = (turn.get("role") or turn.get("from")) if isinstance(turn, Mapping) else None
     if name is None:
         raise SampleError(f"{place} must have role and content, got {shortened(turn)}.")
@@ -236,6 +237,7 @@ def _has_weight(turn: Mapping[str, Any], place: str) -> bool:
 
 
 def _read_content(turn: Mapping[str, Any], role: str, place: str) -> str:
+    """Return the text of a message, with its thoughts before it if it has some."""
     content = turn.get("content")
     if content is None:
         content = turn.get("value")

@@ -78,6 +78,7 @@ def is_timestamp(value: Any) -> bool:
 
 
 def _moment(value: Any) -> datetime:
+    """Return the moment that a text, a number or a date stands for, in UTC if it names no zone."""
     if isinstance(value, str):
         text = value.strip()
         value = float(text) if _UNIX_TEXT.fullmatch(text) else _read_date(text)

@@ -79,6 +79,8 @@ def check_family(family: ModelFamily) -> None:
 
 
 def _add_status_endpoints(app: FastAPI, live_root: LiveRoot) -> None:
+    """Add the endpoints that tell whether the server answers, and with which version."""
+
     # MLflow's scoring server has /ping.
     @app.get("/ping")
     @app.get("/health")

@@ -209,6 +209,7 @@ def _check_store_exists(tracking: TrackingConfig) -> None:
 
 
 def _pipeline_run(tracker: Tracker, database: DatabaseManager, run_id: str) -> Run:
+    """Return the run of a training by its id, by one below it, or by the id in the database."""
     run = tracker.find_run(run_id)
     if run is None:
         # Then the id may be the one in the database, which error messages name as well.

@@ -244,6 +244,7 @@ def _check_labels(
     config: ValidationConfig,
     findings: SessionFindings,
 ) -> None:
+    """Look for labels that are unknown, misspelt, or out of proportion."""
     counts = Counter(labels)
     reasons: dict[str, str] = {}
     if is_active("labels.unknown_label", config):

@@ -114,6 +114,7 @@ def _result(
     findings: SessionFindings,
     rows: int,
 ) -> CheckResult:
+    """Return the result of a check: its measure against the threshold that was configured."""
     rows_checked = findings.rows_checked.get(check.name, rows)
     share = len(details) / rows_checked if rows_checked else 0.0
     measure = findings.measures.get(check.name, share)

@@ -90,6 +90,7 @@ def _judgements(file: Path) -> Iterator[_Judgement]:
 
 
 def _read_judgements(file: Path, lines: Iterator[str]) -> Iterator[_Judgement]:
+    """Yield the judgements of a tab-separated file, in BEIR's form or in TREC's."""
     for line_number, line in enumerate(lines, start=1):
         # Ids and numbers only: a quote is a character like any other.
         cells = line.removesuffix("\r").split("\t")

@@ -178,6 +178,7 @@ def _read_score(name: Any, score: Any) -> Verdict | None:
 
 
 def _read_verdict(name: str, value: Any, *, is_nested: bool = False) -> Verdict | None:
+    """Return what a value says of an answer, whatever its type; None if it says nothing."""
     # In a table read by pandas, an absent vote is NaN.
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -205,6 +206,7 @@ def _read_verdict(name: str, value: Any, *, is_nested: bool = False) -> Verdict 
 
 
 def _verdict_of_text(name: str, text: str) -> Verdict | None:
+    """Return what a word, a ratio or a number says of an answer; None for a neutral one."""
     wording = text.strip()
     if not wording:
         return None

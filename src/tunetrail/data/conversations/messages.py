@@ -170,6 +170,7 @@ def _read_turn(
     message: Mapping[str, Any],
     verdict_on_conversation: Verdict | None,
 ) -> Turn:
+    """Return a message as a turn, with the reason why it can't be learnt if there is one."""
     text, other_type = _read_content(index, role, message)
     calls = _read_calls(index, message) if role == "assistant" else []
     verdict = verdict_of(message)

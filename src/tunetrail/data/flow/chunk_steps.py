@@ -184,6 +184,7 @@ class ChunkSteps:
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def _prepare(self, raw: pd.DataFrame, folder: Path) -> None:
+        """Validate, clean and measure the rows of a chunk, and write all that becomes of them."""
         scrubber = Scrubber(self.cleaning.privacy)
         checked = check_rows(raw, self.kind, self.validation, scrubber.mask)
         cleaned = clean_rows(checked.rows, self.cleaning)

@@ -212,6 +212,7 @@ def _check_to_the_end(file: SourceFile) -> None:
 
 
 def _typed_rows(name: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield rows with the types that their columns mean; raise if there is none."""
     is_empty = True
     # The rows of a file have few different sets of columns.
     converted: dict[tuple[str, ...], tuple[str, ...]] = {}

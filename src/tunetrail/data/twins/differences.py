@@ -88,6 +88,7 @@ def _differences(words: TextWords, older: Integers, newer: Integers) -> _Differe
 
 
 def _differences_of_block(older: Ragged, newer: Ragged) -> _Difference:
+    """Return by which words pairs of texts differ, between what both begin and end with."""
     shorter = np.minimum(older.counts, newer.counts)
     starts = np.cumsum(shorter) - shorter
     rank = np.arange(int(shorter.sum())) - np.repeat(starts, shorter)

@@ -72,6 +72,7 @@ def parts_of(record: Mapping[Any, Any]) -> RowParts:
 
 
 def _parts_of_conversation(record: Mapping[Any, Any]) -> RowParts:
+    """Return what makes conversations copies: their questions, answers and settings."""
     shape = shape_named(record["shape"])
     messages = next(filter(None, (record.get(name) for name in shape.required)), None)
     turns = [] if messages is None else list(messages)

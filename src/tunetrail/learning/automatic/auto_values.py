@@ -172,6 +172,7 @@ def find_auto_values(
 def _find_batch_size(
     setup: TrialSetup, training: TrainingConfig, cache: ResultCache | None
 ) -> BatchSizeResult:
+    """Return the fastest batch size that fits, from the cache or by timing a single step."""
     rows, devices = training.batches.effective_size, setup.ranks
     # With a configured mini-batch there is nothing left to find.
     if setup.in_mini_batches and setup.mini_batch_size:
@@ -225,6 +226,7 @@ def _find_batch_size(
 def _find_learning_rate(
     setup: TrialSetup, training: TrainingConfig, values: AutoValues, cache: ResultCache | None
 ) -> RangeTestResult:
+    """Return the learning rate of a range test, from the cache or by running one."""
     trial = _trial_training(values.applied_to(training))
 
     relevant = asdict(trial)

@@ -284,6 +284,7 @@ class _MemoryModel:
 def _measure(
     search: BatchSearch, probe: BatchProbe, memory: _MemoryModel, candidate: int
 ) -> MeasuredBatch:
+    """Return the memory and the speed of a candidate; one that can't fit isn't tried."""
     rows = memory.longest(search.tried_rows(candidate))
     mini_batch_size = search.mini_batch_size(candidate)
 

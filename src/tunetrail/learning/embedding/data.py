@@ -227,6 +227,7 @@ class EmbeddingDataModule(MicroBatchData):
         return {label: index for index, label in enumerate(sorted(labels))}
 
     def _batch(self, records: Sequence[Record], rows: list[int]) -> EmbeddingBatch:
+        """Return the batch of some records: their texts by column, and their target."""
         if not rows:
             return EmbeddingBatch(columns=(), target=None, rows=(), shape=self.shape)
 

@@ -92,6 +92,7 @@ class Encoder:
         return counted
 
     def _encode_concatenated(self, columns: Sequence[TextColumn]) -> Tensor:
+        """Return the vectors of texts that go through the model as one row, without padding."""
         # An empty text has no tokens if the tokenizer puts nothing around it.
         filler = np.array([self.model.tokenizer.pad_token_id or 0])
         rows = []

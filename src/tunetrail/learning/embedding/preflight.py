@@ -55,6 +55,7 @@ def check_batches(trainer: Trainer, module: EmbeddingModule) -> PreflightFinding
 def _check_batches_of(
     datamodule: Any, shape: str, records: Sequence[Any], loss: Loss
 ) -> PreflightFinding:
+    """Tell whether the batches of a shape hold enough rows for the loss to teach anything."""
     name = "rows per batch"
     rows, batches = len(records), len(datamodule.sampler_of(shape, records))
     in_words = f"{counted(rows, 'row')} in {'1 batch' if batches == 1 else f'{batches:,} batches'}"

@@ -135,6 +135,7 @@ def tokens_by_id(model: LanguageModel) -> list[str]:
 
 
 def _add_model(writer: Any, config: Any, name: str, precision: str) -> None:
+    """Write the sizes of a model and their precision to the header of a GGUF file."""
     import gguf
 
     heads = config.num_attention_heads
@@ -158,6 +159,7 @@ def _add_model(writer: Any, config: Any, name: str, precision: str) -> None:
 
 
 def _add_tokenizer(writer: Any, described: GgufModel) -> None:
+    """Write the tokenizer and the chat template to the header of a GGUF file."""
     model, tokenizer = described.model, described.model.tokenizer
     added = tokenizer.added_tokens_decoder
     known = set(tokenizer.get_vocab().values())

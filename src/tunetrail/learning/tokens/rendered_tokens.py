@@ -53,6 +53,7 @@ def _needs_border(encoded: Any, text: str, position: int) -> bool:
 def _without_filler(
     tokenizer: "PreTrainedTokenizerBase", text: str, ids: Sequence[int], offsets: Sequence[Span]
 ) -> tuple[list[int], list[Span]]:
+    """Return tokens and their places without the filler between a text and markers."""
     markers = markers_of(tokenizer)
     expected = 0 if markers.anywhere is None else len(markers.anywhere.findall(text))
     recognised = sum(map(markers.ids.__contains__, ids))

@@ -239,6 +239,7 @@ def _run_jobs(context: StageContext, folds: Sequence[Fold], arm: str = "") -> Cr
     run_by_name = {run.info.run_name: run.info for run in earlier_runs}
 
     def train_and_score(fold: Fold) -> Scores:
+        """Train and score a fold in a run of its own, unless an earlier attempt has."""
         folder = _folder(context, fold.number, arm)
         earlier = run_by_name.get(folder.name)
         # Both: a kill between the scores and the end of the run leaves the run without metrics.

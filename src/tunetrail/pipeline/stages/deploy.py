@@ -211,6 +211,7 @@ def _candidate(
     evaluation: Evaluation,
     card: ModelCard,
 ) -> Candidate:
+    """Return the trained model with all that its version is registered with."""
     comparison = evaluation.comparison
     probes = [texts[0] for texts in texts_of_rows(prepared.split.test.head(_PROBES))]
 
