@@ -13,13 +13,11 @@ from tunetrail.cli.terminal import new_table, printable, say
 from tunetrail.config import (
     PreparationConfig,
     RetentionConfig,
-    TrackingConfig,
 )
-from tunetrail.paths import cache_dir, is_missing_file
+from tunetrail.paths import cache_dir
 
 if TYPE_CHECKING:
     from tunetrail.deployment.clean import Item
-    from tunetrail.stores.tracking import Tracker
 
 _DESCRIPTION = """\
 Remove what nothing needs any more, and say what went:
@@ -54,6 +52,7 @@ def clean(arguments: list[str]) -> int:
     # Imported only after parsing: --help doesn't wait for MLflow.
     from tunetrail.deployment.clean import Cleaner, remove_all
     from tunetrail.stores.database import DatabaseManager
+    from tunetrail.stores.tracking import tracker_if_present
 
     cache = ResultCache(
         folder=Path(options.cache_dir) / "results", gigabytes=PreparationConfig().cache_gigabytes
@@ -61,7 +60,7 @@ def clean(arguments: list[str]) -> int:
     with DatabaseManager(options.database) as database:
         cleaner = Cleaner(
             database=database,
-            tracker=_tracker(options.uri),
+            tracker=tracker_if_present(options.uri),
             model_dir=Path(options.model_dir).absolute(),
             output_dir=Path(options.output_dir).absolute(),
             cache=cache,
@@ -119,13 +118,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             option, default=default, metavar="FOLDER", help=f"{text} (default: %(default)s)"
         )
     return parser.parse_args(arguments)
-
-
-def _tracker(uri: str) -> "Tracker | None":
-    """Return the MLflow store; None if it is a file that doesn't exist, which isn't made."""
-    from tunetrail.stores.tracking import Tracker
-
-    return None if is_missing_file(uri) else Tracker(TrackingConfig(uri=uri))
 
 
 def _total(items: "list[Item]") -> int:

@@ -9,20 +9,15 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_database, add_uri
 from tunetrail.cli.terminal import say
-from tunetrail.config import TrackingConfig
 from tunetrail.extensions import installed_extensions
 from tunetrail.hardware import cpu_count, may_have_gpu
-from tunetrail.paths import is_missing_file
 from tunetrail.stores.provenance import LIBRARIES
-
-if TYPE_CHECKING:
-    from tunetrail.stores.tracking import Tracker
 
 _DESCRIPTION = """\
 Find what a crash left: a move of root without a decision, a version that nobody decided on, a
@@ -44,12 +39,13 @@ def doctor(arguments: list[str]) -> int:
     # Imported only after parsing: --help doesn't wait for MLflow.
     from tunetrail.deployment.doctor import Doctor, repair_all
     from tunetrail.stores.database import DatabaseManager
+    from tunetrail.stores.tracking import tracker_if_present
 
     model_dir = Path(options.model_dir)
     with DatabaseManager(options.database) as database:
         patient = Doctor(
             database=database,
-            tracker=_tracker(options.uri),
+            tracker=tracker_if_present(options.uri),
             model_dir=model_dir,
             output_dir=Path(options.output_dir),
         )
@@ -93,13 +89,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
 
     return parser.parse_args(arguments)
-
-
-def _tracker(uri: str) -> "Tracker | None":
-    """Return the MLflow store; None if it is a file that doesn't exist, which isn't made."""
-    from tunetrail.stores.tracking import Tracker
-
-    return None if is_missing_file(uri) else Tracker(TrackingConfig(uri=uri))
 
 
 def _versions() -> dict[str, str]:

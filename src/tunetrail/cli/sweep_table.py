@@ -9,9 +9,10 @@ from rich.table import Table
 from tunetrail.cli.results_table import print_results, where_to_look
 from tunetrail.cli.terminal import printable, say
 from tunetrail.reporting.readable import shown_interval
+from tunetrail.sweeps.summary import objective_label
 from tunetrail.sweeps.sweep_job import SweepJob
 from tunetrail.sweeps.sweep_plan import Objective
-from tunetrail.sweeps.winner import SweepDecision, label_of
+from tunetrail.sweeps.winner import SweepDecision
 
 
 def print_sweep(decision: SweepDecision, tracking_uri: str) -> None:
@@ -39,7 +40,8 @@ def _jobs_table(decision: SweepDecision, console: Console) -> Table:
     table.add_column("job", justify="right")
     table.add_column("what was swept", overflow="fold")
     for objective in decision.objectives:
-        table.add_column(f"{label_of(objective.name)} {'↑' if objective.higher_is_better else '↓'}")
+        direction = "↑" if objective.higher_is_better else "↓"
+        table.add_column(f"{objective_label(objective.name)} {direction}")
     for name in ("seconds", "steps"):
         table.add_column(name, justify="right")
     table.add_column("state")

@@ -6,7 +6,6 @@ from typing import Any
 
 from tunetrail.config.checks import (
     POSITIVE,
-    Rule,
     at_least,
     check,
     check_identifier,
@@ -14,16 +13,10 @@ from tunetrail.config.checks import (
     one_of,
     setting,
 )
-from tunetrail.config.training import AUTO
+from tunetrail.config.training import AUTO_OR_COUNT
 
 TARGET = "_target_"
 """The key that names the class of a callback or logger, as in Hydra's `instantiate`."""
-
-
-def _is_device_count(value: object) -> bool:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value >= 1
-    return value == AUTO
 
 
 @dataclass(kw_only=True)
@@ -33,7 +26,7 @@ class TrainerConfig:
     accelerator: str = setting("auto", one_of("auto", "cpu", "gpu"))
     """Kind of device; `auto` is a GPU if there is one, otherwise the CPU."""
 
-    devices: int | str = setting(1, Rule("auto or at least 1", _is_device_count))
+    devices: int | str = setting(1, AUTO_OR_COUNT)
     """Number of devices, each with a process of its own; `auto` takes all GPUs, and one
     process on a CPU. Batches, steps and gradients don't depend on it: each device computes a
     share of every batch."""

@@ -43,11 +43,15 @@ _HIGHEST_USUAL_RATES = {"adamw": 0.01, "adam": 0.01, "adafactor": 0.1, "sgd": 0.
 """Learning rates by optimizer above which a fine-tuning rather destroys the weights."""
 
 
-def _is_batch_size(value: object) -> bool:
+def _is_auto_or_count(value: object) -> bool:
     # True is an int to Python, and would be a batch of one row.
     if isinstance(value, int) and not isinstance(value, bool):
         return value >= 1
     return value == AUTO
+
+
+AUTO_OR_COUNT = Rule("auto or at least 1", _is_auto_or_count)
+"""The rule of a number of rows or devices that may be left to tunetrail."""
 
 
 def _is_monitor(value: object) -> bool:
@@ -204,7 +208,7 @@ class TrainingConfig:
 
     # The keys of `training_config`, in its order.
 
-    batch_size: int | str = setting(32, Rule("auto or at least 1", _is_batch_size))
+    batch_size: int | str = setting(32, AUTO_OR_COUNT)
     """Rows per batch (the field's micro-batch, if `batches.accumulate` adds up several), or
     `auto`: the smallest size that is as fast as the fastest on this machine, found by a
     short search before the training, with as many batches per step as

@@ -25,7 +25,7 @@ from tunetrail.deployment.deletion import (
     remove_model,
     version_parts,
 )
-from tunetrail.deployment.doctor import scratch_parents
+from tunetrail.deployment.doctor import registered_names, scratch_parents
 from tunetrail.deployment.retention import Retention, is_resumable, is_running
 from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.deployment.root_moves import RootMoves
@@ -119,7 +119,7 @@ class Cleaner:
     @cached_property
     def _names(self) -> list[str]:
         """The registered models that the ledger knows."""
-        return sorted({line.model_name for line in self.database.ledger_lines()})
+        return registered_names(self.database)
 
     @cached_property
     def _trainings(self) -> dict[str, str | None]:

@@ -39,6 +39,11 @@ class Finding:
     advice: str = ""
 
 
+def registered_names(database: DatabaseManager) -> list[str]:
+    """Return the registered models that the ledger knows, in alphabetical order."""
+    return sorted({line.model_name for line in database.ledger_lines()})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
     """Examines the stores and the folders of a workplace.
@@ -60,14 +65,10 @@ class Doctor:
         findings = list(self._dead_runs())
         if self.tracker is not None:
             findings += self._dead_tracked_runs(self.tracker)
-            for name in self._names():
+            for name in registered_names(self.database):
                 findings += self._roots(self.tracker, name)
             findings += self._unused_models(self.tracker)
         return [*findings, *self._leftovers()]
-
-    def _names(self) -> list[str]:
-        """Return the registered models that the ledger knows."""
-        return sorted({line.model_name for line in self.database.ledger_lines()})
 
     def _dead_runs(self) -> Iterator[Finding]:
         for run in self.database.training_runs():
@@ -155,7 +156,8 @@ class Doctor:
 
     def _unused_models(self, tracker: Tracker) -> Iterator[Finding]:
         """Yield the logged models of runs that died before they registered a version."""
-        running, names = set(_running(tracker, dead=False)), self._names()
+        running = set(_running(tracker, dead=False))
+        names = registered_names(self.database)
         registered = {line.mlflow_run_id for line in self.database.ledger_lines()}
         with tracking_errors(tracker.config.uri):
             for name in names:

@@ -121,10 +121,10 @@ def checked_vector(value: Any, column: str) -> list[float]:
     return [checked_number(component, column) for component in vector]
 
 
-def shortened(value: Any) -> str:
+def shortened(value: Any, most_characters: int = _SHOWN_CHARACTERS) -> str:
     """Return a value as an error message shows it."""
     text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+    return text if len(text) <= most_characters else text[: most_characters - 3] + "..."
 
 
 def _surrogate_position(text: str) -> int | None:

@@ -268,6 +268,13 @@ def existing_store(tracking_uri: str) -> Tracker:
     return Tracker(TrackingConfig(uri=tracking_uri))
 
 
+def tracker_if_present(tracking_uri: str) -> Tracker | None:
+    """Return the MLflow store; None if it is a file that doesn't exist, which isn't made."""
+    if is_missing_file(tracking_uri):
+        return None
+    return Tracker(TrackingConfig(uri=tracking_uri))
+
+
 def _is_dead(tags: Mapping[str, str]) -> bool:
     process = ProcessIdentity.from_tags(tags)
     return process is not None and process.is_dead()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tunetrail.config import Settings
-from tunetrail.evaluation.metrics import is_metric, metric_named
+from tunetrail.evaluation.metrics import is_metric
 from tunetrail.node import ModelTrainingNode, NodeConfig
 from tunetrail.pipeline.recording import summarize
 from tunetrail.stores.database import DatabaseManager, RunState
@@ -14,7 +14,7 @@ from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 from tunetrail.stores.tracking import Tracker
 from tunetrail.sweeps.job import candidates_of, remove_folders
 from tunetrail.sweeps.study import SweepStudy
-from tunetrail.sweeps.summary import try_to_write_summary
+from tunetrail.sweeps.summary import objective_label, try_to_write_summary
 from tunetrail.sweeps.sweep_job import JobState, SweepJob
 from tunetrail.sweeps.sweep_plan import Objective
 
@@ -118,17 +118,14 @@ def _selection(
         return f"none of {len(jobs)} jobs has finished, so nothing is evaluated"
 
     objective = objectives[0].name
-    how = f"{label_of(objective)} of the validation rows" if is_metric(objective) else objective
+    how = objective_label(objective)
+    if is_metric(objective):
+        how += " of the validation rows"
     ended_early = sum(job.state == JobState.PRUNED for job in jobs)
     failed = sum(job.state == JobState.FAILED for job in jobs)
     notes = [f"{ended_early} pruned"] * bool(ended_early) + [f"{failed} failed"] * bool(failed)
     counts = f" ({', '.join(notes)})" if notes else ""
     return f"job {best.number}, the best of {len(jobs)} jobs{counts} by {how}"
-
-
-def label_of(objective: str) -> str:
-    """Return the name of an objective for people."""
-    return metric_named(objective).label if is_metric(objective) else objective
 
 
 def _record(decision: SweepDecision, settings: Settings) -> None:

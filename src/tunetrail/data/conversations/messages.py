@@ -15,6 +15,7 @@ from typing import Any
 from tunetrail.data.conversations.feedback import Verdict, verdict_of
 from tunetrail.errors import SampleError, did_you_mean
 from tunetrail.samples.messages import ROLE_NAMES, checked_turns
+from tunetrail.samples.values import shortened
 
 MESSAGE_COLUMNS = ("messages", "conversation", "conversations")
 # Tool results stay apart: each answers one call.
@@ -70,7 +71,8 @@ def messages_of(row: Mapping[str, Any]) -> list[Any]:
 
     if not isinstance(messages, list | tuple) or not messages:
         raise SampleError(
-            f"{column} must be a non-empty list of {{role, content}}, got {_shortened(messages)}."
+            f"{column} must be a non-empty list of {{role, content}}, got "
+            f"{shortened(messages, _SHOWN_CHARACTERS)}."
         )
     return list(messages)
 
@@ -158,7 +160,7 @@ def _read_role(index: int, message: Any) -> str:
     if role is None:
         raise SampleError(
             f"messages[{index}].role must be one of {', '.join(ROLE_NAMES)}, "
-            f"got {_shortened(name)}."
+            f"got {shortened(name, _SHOWN_CHARACTERS)}."
         )
     return role
 
@@ -309,10 +311,5 @@ def _without_numpy(value: Any) -> Any:
 def _outline(value: Any) -> str:
     """Return what a value looks like, without what people wrote in it."""
     if isinstance(value, Mapping):
-        return f"one with {_shortened(sorted(map(str, value)))}"
+        return f"one with {shortened(sorted(map(str, value)), _SHOWN_CHARACTERS)}"
     return type(value).__name__
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
