@@ -60,7 +60,7 @@ def png(figure: "Figure", dpi: int = _DPI) -> bytes:
     # matplotlib would write its version into the file.
     metadata = {"Software": None}
     # Not `savefig`, which draws a figure with a layout twice: first only to arrange it.
-    FigureCanvasAgg(figure).print_png(picture, metadata=metadata)
+    FigureCanvasAgg(figure).print_png(picture, metadata=metadata)  # type: ignore[no-untyped-call]
     return picture.getvalue()
 
 
