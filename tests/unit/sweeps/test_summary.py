@@ -229,7 +229,7 @@ def test_the_command_shows_a_sweep(
 
     assert shown.exit_code == 0 and "Best by nDCG@10" in shown.out
     assert shown.out.index("rate=2e-5 optimizer=adamw") < shown.out.index("rate=3e-5")
-    assert "0.7000 (0.6500 … 0.7500)" in shown.out and "0:01:01" in shown.out
+    assert "0.7000 (0.6500 … 0.7500)" in shown.out and " 61 s " in shown.out
     assert "finished (best)" in shown.out and "failed: <script>" in shown.out
     assert "Sweep s" in page.read_text()
     as_json = json.loads(call_main("sweep", "show", "s", "--database", url, "--json").out)
