@@ -185,7 +185,7 @@ def test_the_page_says_everything_that_the_run_kept(
         "0.510 … 0.690",
         "new_metric",
         "step 3, by val/ndcg_at_10",
-        "1 min 15 s",
+        "75 s",
         "2 rows fixed, 2 broken",
         "ranked first instead",
         "source = web",
