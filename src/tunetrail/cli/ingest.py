@@ -221,6 +221,7 @@ class _Tally:
 def _ingest_conversations(
     source: Source, session_id: str, database: str, mapping: Mapping[str, str]
 ) -> int:
+    """Store the samples of conversations, and print what became of the conversations."""
     known = {*MESSAGE_COLUMNS, *ID_COLUMNS, *TIME_COLUMNS, *FEEDBACK_COLUMNS, *COMMON_COLUMNS}
     check_targets(mapping, known, "conversation")
     read_as: Counter[str] = Counter()
