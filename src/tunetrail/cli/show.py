@@ -159,13 +159,13 @@ def _decision(family: "FamilySummary") -> Iterator[str]:
     comparison = family.comparison
     against = comparison["against"].removeprefix("models:/")
     interval = _bounds(_interval(comparison), confidence=comparison["confidence"])
-    clusters = comparison.get("clusters")
-    groups = f" in {counted(clusters, 'group')}" if clusters else ""
+    # Of how many rows the score is; runs of older versions only say on how many examples.
+    evidence = comparison.get("evidence", counted(comparison["examples"], "test row"))
     label = family.metrics[0].label if family.metrics else comparison["metric"]
     yield (
         f"{label} {comparison['before']:.4f} -> {comparison['after']:.4f}, "
         f"{comparison['improvement']:+.4f}{interval or ' (no interval)'} over "
-        f"{counted(comparison['examples'], 'test row')}{groups}, against "
+        f"{evidence}, against "
         f"{'the base model' if against == BASE else against}"
     )
     if family.reason:

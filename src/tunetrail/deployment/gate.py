@@ -199,7 +199,7 @@ def _decide_by_gain(comparison: Comparison, config: GateConfig) -> Decision:
         measure = "lower bound of the improvement"
         decision = _judge(comparison.lower, measure, comparison, config)
     reason = decision.reason
-    if not decision.promote and comparison.detectable_gain is not None:
+    if comparison.detectable_gain is not None:
         reason += f"; a gain of {comparison.detectable_gain:.4f} would be found in 4 of 5 tests"
     if comparison.look > 1.0:
         confidence = 100.0 * comparison.confidence

@@ -56,6 +56,8 @@ class ScoredRun:
         fold_corpus: Fingerprint of the documents that the rows of the folds ranked, if there are
             any.
         own_columns: Names of the columns that the user gave the rows.
+        scored_rows: Number of rows of the test side that were scored; None if unknown.
+        side_rows: Number of rows of the test side that were to be scored; None if unknown.
     """
 
     model_type: str
@@ -69,6 +71,8 @@ class ScoredRun:
     corpus: str | None = None
     fold_corpus: str | None = None
     own_columns: tuple[str, ...] = ()
+    scored_rows: int | None = None
+    side_rows: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +130,8 @@ class ExampleRows:
             clusters=None if None in clusters else clusters,
             documents=self.run.documents if is_test else None,
             corpus=self.run.corpus if is_test else self.run.fold_corpus,
+            scored_rows=self.run.scored_rows if is_test else None,
+            side_rows=self.run.side_rows if is_test else None,
         )
 
 

@@ -1,6 +1,8 @@
 """Forgetting: what a candidate has lost on rows of other sessions than its own."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +16,7 @@ def compare_by_session(
     after: Scores,
     session_of_row: Mapping[int, str],
     *,
+    left_out: Collection[int] = (),
     bootstrap_samples: int,
     confidence: float,
     seed: int,
@@ -26,7 +29,8 @@ def compare_by_session(
     Args:
         before: Scores of the version to beat on the rows of all sessions.
         after: Scores of the candidate on the same rows.
-        session_of_row: The session of each scored row.
+        session_of_row: The session of each row, also of those that weren't scored.
+        left_out: Rows that weren't to be scored, as a model has learnt from their near-duplicates.
         bootstrap_samples: Resamples drawn for each interval.
         confidence: Confidence with which all intervals hold together.
         seed: Decides the resamples.
@@ -41,16 +45,27 @@ def compare_by_session(
         raise ValueError("scores must name the row of each example, got scores without rows.")
     sessions = np.array([session_of_row[row_id] for row_id in after.row_ids])
     names = list(dict.fromkeys(sessions.tolist()))
+    side_rows = Counter(session_of_row.values())
+    left_out_rows = Counter(session_of_row[row_id] for row_id in left_out)
+    is_whole = after.scored_rows == side_rows.total() - left_out_rows.total()
 
     comparisons = {}
     for name in names:
         indices = np.flatnonzero(sessions == name)
-        comparisons[name] = compare(
+        comparison = compare(
             before.at(indices),
             after.at(indices),
             bootstrap_samples=bootstrap_samples,
             confidence=bonferroni_confidence(confidence, len(names)),
             seed=seed,
+        )
+        # Rows with equal anchors are one example, so examples count rows only if some are missing.
+        scored_rows = side_rows[name] - left_out_rows[name] if is_whole else len(indices)
+        comparisons[name] = replace(
+            comparison,
+            scored_rows=scored_rows,
+            side_rows=side_rows[name],
+            left_out_rows=left_out_rows[name],
         )
     return comparisons
 

@@ -144,6 +144,9 @@ class ModelComparison:
         folds: Number of folds whose held-out rows are compared; None for test rows.
         cut_rows: Number of further rows of which the models' tokenizers read different bytes.
         bytes: Number of bytes that all models were scored on; None for metrics that count none.
+        scored_rows: Number of rows that the examples stand for; None if unknown, or if rows were
+            left out.
+        side_rows: Number of rows that were to be scored; None in the same cases.
     """
 
     model_type: str
@@ -160,6 +163,8 @@ class ModelComparison:
     folds: int | None = None
     cut_rows: int = 0
     bytes: int | None = None
+    scored_rows: int | None = None
+    side_rows: int | None = None
 
     @property
     def metric_in_words(self) -> str:
@@ -172,6 +177,11 @@ class ModelComparison:
         """The rows that were compared, and which were left out."""
         side = "test" if self.folds is None else "held-out"
         text = counted(self.examples, f"{side} row")
+        if self.scored_rows is not None and self.side_rows is not None:
+            text = f"{self.scored_rows} of {counted(self.side_rows, f'{side} row')}"
+            # Rows with equal anchors are one query.
+            if self.examples != self.scored_rows:
+                text += f" ({self.examples:,} {'query' if self.examples == 1 else 'queries'})"
         if self.folds is not None:
             text += f" of {counted(self.folds, 'fold')}"
 
@@ -290,6 +300,8 @@ def compare_models(
         folds=_fold_count(models[0]),
         cut_rows=cut_rows,
         bytes=comparison.bytes,
+        scored_rows=comparison.scored_rows,
+        side_rows=comparison.side_rows,
     )
 
 

@@ -87,11 +87,15 @@ class ScoredModel:
         self._check_finite(values)
 
         clusters = scores.clusters
+        # Of some of the rows, their number says it all.
+        is_whole = len(keys) == scores.examples
         return replace(
             scores_from(values, metric),
             clusters=None if clusters is None else [clusters[row] for row in positions],
             documents=scores.documents,
             corpus=scores.corpus,
+            scored_rows=scores.scored_rows if is_whole else None,
+            side_rows=scores.side_rows if is_whole else None,
         )
 
     @property

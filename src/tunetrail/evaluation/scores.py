@@ -127,9 +127,14 @@ class Scores:
         return dataclasses.replace(self, scored_rows=scored_rows, side_rows=side_rows)
 
     @property
-    def row_counts(self) -> dict[str, int]:
-        """The numbers of scored rows and of all rows of the side, as far as they are known."""
-        counts = {"scored_rows": self.scored_rows, "side_rows": self.side_rows}
+    def counts(self) -> dict[str, int]:
+        """What the metrics rest on, as far as it is known: rows of the side, and documents."""
+        counts = {
+            "scored_rows": self.scored_rows,
+            "side_rows": self.side_rows,
+            # Among more documents, the same model scores less.
+            "documents": self.documents,
+        }
         return {name: count for name, count in counts.items() if count is not None}
 
     def extended(self, per_example: Mapping[str, Array], *metrics: str) -> "Scores":

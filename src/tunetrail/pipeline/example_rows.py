@@ -104,6 +104,8 @@ def log_example_rows(
         corpus=after.corpus,
         fold_corpus=None if out_of_fold is None else out_of_fold.after.corpus,
         own_columns=tuple(own_names),
+        scored_rows=after.scored_rows,
+        side_rows=after.side_rows,
     )
     example_rows = ExampleRows(run=scored_run, table=join_tables(tables))
 

@@ -9,6 +9,7 @@ from typing import Any
 from tunetrail.config import BASE
 from tunetrail.evaluation.answers import answer_sentence
 from tunetrail.evaluation.comparison import Comparison
+from tunetrail.evaluation.decision_text import evidence_in_words
 from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.slices import EMBEDDING_CLUSTER
 from tunetrail.pipeline.answers import TABLE
@@ -119,7 +120,8 @@ def _worst_session_in_words(changes: Mapping[str, Mapping[str, Any]], which: str
     change = Comparison.from_dict(changes[worst])
     return (
         f"on the test rows of {which} ({len(changes)}), the worst change is "
-        f"{change.improvement:+.4f} ({change.interval_in_words}) on {worst}"
+        f"{change.improvement:+.4f} ({change.interval_in_words}) on {worst}, over "
+        f"{evidence_in_words(change)}"
     )
 
 

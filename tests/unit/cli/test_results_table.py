@@ -54,6 +54,23 @@ def test_print_results_says_what_was_written(capsys: pytest.CaptureFixture[str])
     ) in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("uri", "report", "is_told"),
+    [
+        ("http://host:5000", "http://host:5000/#/experiments/1/runs/1/artifacts/report.html", True),
+        ("sqlite:///mlflow.db", "mlartifacts/report.html", False),
+        ("http://host:5000", None, False),
+    ],
+)
+def test_print_results_says_how_to_get_the_report_of_a_server(
+    uri: str, report: str | None, is_told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_results(results(), uri, report, run_id="0123456789abcdef")
+
+    told = f"Report as a file in this folder: tunetrail report 01234567 --uri {uri}\n"
+    assert (told in capsys.readouterr().out) is is_told
+
+
 def test_print_results_names_the_root_and_the_store(capsys: pytest.CaptureFixture[str]) -> None:
     print_results(
         results(against="models:/embedding/2", metric="bits_per_byte"), "http://host:5000"
@@ -151,16 +168,18 @@ def test_print_results_names_the_earlier_session_with_the_worst_change(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     measured = results()["results"]["steps"]["comparison"]["embedding"]
+    counts = {"scored_rows": 45, "side_rows": 50, "left_out_rows": 5, "examples": 45}
     changes = {
         "may": {**measured, "improvement": 0.01},
-        "june": {**measured, "improvement": -0.03, "lower": -0.05, "upper": -0.01},
+        "june": {**measured, **counts, "improvement": -0.03, "lower": -0.05, "upper": -0.01},
     }
 
     print_results(results(earlier_sessions=changes), "sqlite:///mlflow.db")
 
     assert (
         "embedding: on the test rows of earlier sessions (2), the worst change is "
-        "-0.0300 (-0.0500 … -0.0100) on june" in capsys.readouterr().out
+        "-0.0300 (-0.0500 … -0.0100) on june, over 45 of 50 test rows (5 left out, as root knows "
+        "near-duplicates)" in capsys.readouterr().out
     )
 
 

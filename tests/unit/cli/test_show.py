@@ -23,6 +23,7 @@ COMPARISON = {
     "confidence": 0.95,
     "examples": 40,
     "clusters": 20,
+    "evidence": "40 of 44 test rows in 20 groups, ranked among 300 documents",
     "against": "base",
     "sessions": {"s1": {"improvement": 0.125, "lower": 0.1, "upper": 0.15}},
 }
@@ -106,8 +107,8 @@ def test_show_prints_what_came_of_a_training(
     ]
     for line in (
         "embedding: promoted (embedding/3, root now)",
-        "nDCG@10 0.5000 -> 0.6250, +0.1250 (95 % interval +0.1000 … +0.1500) over 40 test rows in "
-        "20 groups, against the base model",
+        "nDCG@10 0.5000 -> 0.6250, +0.1250 (95 % interval +0.1000 … +0.1500) over 40 of 44 test "
+        "rows in 20 groups, ranked among 300 documents, against the base model",
         f"reason: {DEPLOYMENT['reason']}",
         "nDCG@10 0.5000 0.6250 (0.5000 … 0.7000) +0.1250 (+0.1000 … +0.1500)",
         "effective rank 8.0000 9.0000",

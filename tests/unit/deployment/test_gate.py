@@ -113,6 +113,11 @@ def test_decide_says_what_gain_would_have_been_found() -> None:
         "+0.0000 (gate.minimum_improvement), short by 0.0100; a gain of 0.1250 would be found in 4 "
         "of 5 tests"
     )
+    promoted = dataclasses.replace(refused, lower=0.02)
+    assert decide(promoted, GateConfig()).reason == (
+        "ndcg_at_10: lower bound of the improvement +0.0200 is above +0.0000; a gain of 0.1250 "
+        "would be found in 4 of 5 tests"
+    )
 
 
 def test_decision_to_dict_has_the_word() -> None:

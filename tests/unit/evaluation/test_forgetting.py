@@ -1,5 +1,7 @@
 """A candidate's change on each earlier session: its rows, its confidence, and which loss counts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,7 +39,9 @@ def test_each_session_is_compared_on_its_own_rows() -> None:
     assert list(comparisons) == list(SESSIONS)
     changes = [comparison.improvement for comparison in comparisons.values()]
     assert changes == pytest.approx([0.0, -0.1, 0.05], abs=0.01)
-    assert [comparison.examples for comparison in comparisons.values()] == [100] * 3
+    assert [comparison.rows_in_words for comparison in comparisons.values()] == [
+        "100 of 100 test rows"
+    ] * 3
     assert {comparison.confidence for comparison in comparisons.values()} == {1 - 0.05 / 3}
 
 
@@ -50,7 +54,44 @@ def test_one_session_is_compared_like_any_rows() -> None:
     )
 
     expected = compare(before, after, bootstrap_samples=500, confidence=0.95, seed=3)
-    assert comparisons == {"only": expected}
+    assert comparisons == {"only": replace(expected, scored_rows=ROWS, side_rows=ROWS)}
+
+
+def test_each_session_says_of_how_many_rows_its_scores_are() -> None:
+    before, after = (scores(seed=seed).of_side(ROWS) for seed in (0, 1))
+    # Five rows of the first session can't be scored, and three of the second one were learnt.
+    sessions = SESSION_OF_ROW | dict.fromkeys(range(ROWS, ROWS + 5), "a")
+    sessions |= dict.fromkeys(range(ROWS + 5, ROWS + 8), "b")
+
+    comparisons = compare_by_session(
+        before,
+        after,
+        sessions,
+        left_out=range(ROWS + 5, ROWS + 8),
+        bootstrap_samples=100,
+        confidence=0.95,
+        seed=0,
+    )
+
+    assert {name: comparison.rows_in_words for name, comparison in comparisons.items()} == {
+        "a": "100 of 105 test rows",
+        "b": "100 of 103 test rows (3 left out, as root knows near-duplicates)",
+        "c": "100 of 100 test rows",
+    }
+
+
+def test_rows_with_equal_anchors_are_all_counted() -> None:
+    # Each example of the scores stands for two rows.
+    before, after = (replace(scores(seed=seed), scored_rows=2 * ROWS) for seed in (0, 1))
+    further = {row + ROWS: session for row, session in SESSION_OF_ROW.items()}
+
+    comparisons = compare_by_session(
+        before, after, SESSION_OF_ROW | further, bootstrap_samples=100, confidence=0.95, seed=0
+    )
+
+    assert [comparison.rows_in_words for comparison in comparisons.values()] == [
+        "200 of 200 test rows (100 queries)"
+    ] * 3
 
 
 @pytest.mark.parametrize(

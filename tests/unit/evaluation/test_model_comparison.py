@@ -342,6 +342,27 @@ def test_pictures_are_the_same_each_time(result: ModelComparison) -> None:
     assert comparison_pictures(result) == pictures
 
 
+def test_a_comparison_says_of_how_many_rows_it_is(three: list[ScoredModel]) -> None:
+    assert compare_models(three, bootstrap_samples=100).rows_in_words.startswith("60 test rows in")
+    counts = {"scored_rows": 70, "side_rows": 76}
+    counted = [
+        dataclasses.replace(
+            scored,
+            rows=dataclasses.replace(
+                scored.rows, run=dataclasses.replace(scored.rows.run, **counts)
+            ),
+        )
+        for scored in three
+    ]
+    fewer = model("d", np.linspace(0.2, 0.7, ROWS - 10), **counts)
+
+    whole = compare_models(counted, bootstrap_samples=100)
+    shared = compare_models([counted[0], fewer], common=True, bootstrap_samples=100)
+
+    assert whole.rows_in_words.startswith("70 of 76 test rows (60 queries) in 60 groups")
+    assert shared.rows_in_words.startswith("50 test rows in 50 groups")
+
+
 def test_table_has_a_line_for_each_pair(result: ModelComparison) -> None:
     table = result.table()
     assert table[["first", "second"]].values.tolist() == [["a", "b"], ["a", "c"], ["b", "c"]]

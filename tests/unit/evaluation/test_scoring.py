@@ -318,7 +318,7 @@ def test_equal_anchors_are_one_example_and_all_of_their_rows_are_scored() -> Non
     ]
     scores = score_embedding("pair", records, encode).of_side(5)
     assert scores.examples == 2
-    assert scores.row_counts == {"scored_rows": 3, "side_rows": 5}
+    assert scores.counts == {"scored_rows": 3, "side_rows": 5, "documents": scores.documents}
     assert compare(
         scores, scores, bootstrap_samples=100, confidence=0.95, seed=0
     ).rows_in_words == ("3 of 5 test rows (2 queries)")

@@ -263,7 +263,7 @@ def _run_jobs(context: StageContext, folds: Sequence[Fold], arm: str = "") -> Cr
         with run.finish_on_exit():
             sink = context.clock.following(run.log_metrics, CROSS_VALIDATION)
             scores = run_fold_job(folder, sink, context.clock.in_words)
-            figures = {**scores.metrics, **scores.row_counts}
+            figures = {**scores.metrics, **scores.counts}
             base = fold_scores(_folder(context, fold.number), BASE_SCORES)
             figures |= {f"reference_{name}": value for name, value in base.metrics.items()}
             run.log_metrics(

@@ -17,7 +17,7 @@ from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.deployment.promotion import Candidate, CandidateLedger
 from tunetrail.deployment.root_moves import blocked_reason
 from tunetrail.evaluation.comparison import Comparison
-from tunetrail.evaluation.decision_text import decision_text
+from tunetrail.evaluation.decision_text import decision_text, evidence_in_words
 from tunetrail.pipeline.card import candidate_card
 from tunetrail.pipeline.lineage import RowIds
 from tunetrail.pipeline.stage_context import StageContext
@@ -219,6 +219,7 @@ def _candidate(
         **context.tags,
         "tunetrail.started_from": fitted.started_from,
         f"tunetrail.{comparison.metric}": f"{comparison.after:.6f}",
+        "tunetrail.scored": evidence_in_words(comparison),
     }
     return Candidate(
         model=fitted.model,

@@ -1,7 +1,7 @@
 """Earlier sessions: whether a candidate has forgotten what root can do on their test rows."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -38,8 +38,8 @@ def compare_on_earlier_sessions(
     benchmark, config = context.history.benchmark, context.settings.evaluation
     if benchmark is None or config.benchmark_rows == 0:
         return {}
-    rows, session_of_row = benchmark.rows(prepared.shape)
-    rows = _not_learnt(context, prepared, rows)
+    all_rows, session_of_row = benchmark.rows(prepared.shape)
+    rows = _not_learnt(context, prepared, all_rows)
     if len(rows) < 2:
         return {}
 
@@ -50,7 +50,9 @@ def compare_on_earlier_sessions(
         logger.warning("%s: earlier sessions can't be scored: %s", context.model_type, error)
         return {}
 
-    comparisons = _compare_by_session(context, before, after, session_of_row)
+    left_out = set(session_of_row).difference(rows["row_id"])
+    before, after = before.of_side(len(all_rows)), after.of_side(len(all_rows))
+    comparisons = _compare_by_session(context, before, after, session_of_row, left_out)
     _log_changes(context, "earlier_sessions", comparisons)
     return comparisons
 
@@ -81,13 +83,18 @@ def compare_on_own_sessions(
 
 
 def _compare_by_session(
-    context: StageContext, before: Scores, after: Scores, session_of_row: Mapping[int, str]
+    context: StageContext,
+    before: Scores,
+    after: Scores,
+    session_of_row: Mapping[int, str],
+    left_out: Collection[int] = (),
 ) -> dict[str, Comparison]:
     config = context.settings.evaluation
     return compare_by_session(
         before,
         after,
         session_of_row,
+        left_out=left_out,
         bootstrap_samples=config.bootstrap_samples,
         confidence=config.confidence,
         seed=context.settings.seed,

@@ -15,6 +15,7 @@ from tunetrail.deployment.gate import ModelCosts
 from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.evaluation.answers import answer_summary, mask_answers
 from tunetrail.evaluation.comparison import Comparison, compare
+from tunetrail.evaluation.decision_text import evidence_in_words
 from tunetrail.evaluation.fold_gain import OutOfFold
 from tunetrail.evaluation.intervals import figures_with_bounds, metric_intervals, metric_table
 from tunetrail.evaluation.language_scores import with_reward_accuracy
@@ -175,6 +176,7 @@ def _compare(
     general = compare_on_general_set(context, prepared, fitted, reference)
     step = {
         **comparison.to_dict(),
+        "evidence": evidence_in_words(comparison),
         "against": against,
         "test_rows": digest,
         "error_analysis": errors,
@@ -273,12 +275,9 @@ def _finish_evaluation(
     }
     metrics = {
         **figures_with_bounds(after, after_intervals),
-        **after.row_counts,
+        **after.counts,
         "left_out_rows": prepared.left_out,
     }
-    if after.documents is not None:
-        # Among more documents, the same model scores less.
-        metrics["documents"] = after.documents
 
     answers = answer_summary(before, after, before_intervals, after_intervals, config.confidence)
     if answers is not None:

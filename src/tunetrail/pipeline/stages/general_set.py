@@ -112,7 +112,7 @@ def compare_on_general_set(
         seed=settings.seed,
     )
     comparison = replace(comparison, left_out_rows=left_out)
-    figures = {**comparison.figures, **after.row_counts, "left_out_rows": left_out}
+    figures = {**comparison.figures, **after.counts, "left_out_rows": left_out}
     context.run.log_metrics({f"general_set/{name}": value for name, value in figures.items()})
     return {context.general_file.name: comparison}
 

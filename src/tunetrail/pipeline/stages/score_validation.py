@@ -12,6 +12,7 @@ from tunetrail.data.rows import records_of
 from tunetrail.evaluation.intervals import metric_intervals
 from tunetrail.evaluation.share_intervals import Interval
 from tunetrail.paths import size_in_mib
+from tunetrail.pipeline.scoring import log_row_counts
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.fit import FittedModel
 from tunetrail.pipeline.stages.prepare import PreparedRows
@@ -31,6 +32,8 @@ class ValidationScores:
         intervals: The bounds of the metrics that have an interval.
         rows: Number of rows that were scored.
         model_mib: Size of the model on disk, in MiB.
+        side_rows: Number of rows of the validation split; None if an older version scored them.
+        documents: Number of documents that were ranked; None for metrics without ranking.
     """
 
     metric: str
@@ -38,11 +41,15 @@ class ValidationScores:
     intervals: Mapping[str, Interval]
     rows: int
     model_mib: float
+    side_rows: int | None = None
+    documents: int | None = None
 
     @property
     def figures(self) -> dict[str, float]:
         """What MLflow keeps: the metrics with their bounds, and what the model costs."""
         figures = {**self.metrics, "scored_rows": self.rows, "model_mib": self.model_mib}
+        counts = {"side_rows": self.side_rows, "documents": self.documents}
+        figures |= {name: count for name, count in counts.items() if count is not None}
         for name, interval in self.intervals.items():
             figures |= {f"{name}/lower": interval.lower, f"{name}/upper": interval.upper}
         return figures
@@ -50,7 +57,8 @@ class ValidationScores:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ValidationScores":
         """Return the scores that `to_dict` gave as plain values."""
-        known = {field.name: values[field.name] for field in fields(cls)}
+        names = [field.name for field in fields(cls)]
+        known = {name: values[name] for name in names if name in values}
         bounds = known.pop("intervals")
         intervals = {name: Interval(lower, upper) for name, (lower, upper) in bounds.items()}
         return cls(**known, intervals=intervals)
@@ -86,6 +94,8 @@ def _score(context: StageContext, prepared: PreparedRows, fitted: FittedModel) -
     corpus = records_of(context.corpus_rows(split.train))
     config = settings.evaluation
     scores = family.score(learner, model, records_of(rows), corpus, config)
+    scores = scores.of_side(len(split.validation))
+    log_row_counts(f"{context.model_type}, validation", scores)
     intervals = metric_intervals(
         scores,
         bootstrap_samples=config.bootstrap_samples,
@@ -97,6 +107,8 @@ def _score(context: StageContext, prepared: PreparedRows, fitted: FittedModel) -
         metric=scores.metric,
         metrics=scores.metrics,
         intervals=intervals,
-        rows=len(rows),
+        rows=scores.counts["scored_rows"],
         model_mib=size_in_mib(fitted.folder),
+        side_rows=scores.side_rows,
+        documents=scores.documents,
     )
