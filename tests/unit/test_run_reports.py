@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from tests.commands import CallMain
+from tests.servers import Server
 
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import UserError
-from tunetrail.run_reports import log_report, read_page
+from tunetrail.run_reports import REPORT_ARTIFACT, log_report, read_page
 from tunetrail.stores.tracking import TrackedRun, Tracker
 
 COMPARISON = {
@@ -77,6 +78,28 @@ def test_the_page_is_logged_to_a_run_by_its_name(tracker: Tracker) -> None:
     assert page.read_text(encoding="utf-8").count("Promoted to root") == 1
     assert set(run.artifacts("report/embedding")) == {"report/embedding/metrics.csv"}
     assert read_page("may", tracking_uri=tracker.config.uri).run_id == run.run_id
+
+
+@pytest.mark.processes  # A real server: 20 seconds
+def test_the_page_of_a_run_on_a_server_is_written_here(
+    call_main: CallMain, workplace: Path
+) -> None:
+    server = Server(workplace)
+    server.start()
+    try:
+        run = old_run(Tracker(TrackingConfig(uri=server.uri)))
+        address = log_report(run)
+        result = call_main("report", run.run_id[:8], "--uri", server.uri)
+        stored = run.download(REPORT_ARTIFACT, workplace)
+    finally:
+        server.kill()
+
+    experiment_id = run.tracker.experiment_id
+    place = f"#/experiments/{experiment_id}/runs/{run.run_id}/artifacts/{REPORT_ARTIFACT}"
+    assert address == f"{server.uri}/{place}"
+    assert (result.exit_code, result.out) == (0, f"report-{run.run_id}.html\n")
+    written = (workplace / result.out.strip()).read_text(encoding="utf-8")
+    assert written.count("Promoted to root") == 1 and written == stored.read_text(encoding="utf-8")
 
 
 def test_a_name_of_several_runs_is_refused(tracker: Tracker) -> None:

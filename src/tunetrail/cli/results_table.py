@@ -21,7 +21,9 @@ def show_results(result: TrainingResult, tracking_uri: str) -> None:
     """Print what a training came to: as a table, or with `--json` as one object."""
     show(
         lambda: _as_json(result),
-        lambda: print_results(result, tracking_uri, result.report, result.page),
+        lambda: print_results(
+            result, tracking_uri, result.report, result.page, run_id=result.run_id
+        ),
     )
 
 
@@ -42,6 +44,8 @@ def print_results(
     tracking_uri: str,
     report: str | None = None,
     page: str | None = None,
+    *,
+    run_id: str | None = None,
 ) -> None:
     """Print a row for each model type, what it was compared with, and how to look closer.
 
@@ -50,6 +54,7 @@ def print_results(
         tracking_uri: The MLflow store.
         report: Where the run's report is, if it has one.
         page: The address of the run in MLflow's pages, if it is known.
+        run_id: The run with the report.
     """
     table = Table(*COLUMNS, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for cells in result_rows(results):
@@ -57,7 +62,12 @@ def print_results(
 
     console = Console()
     console.print(table)
-    for line in [*result_lines(results, report, page), where_to_look(tracking_uri)]:
+    lines = result_lines(results, report, page)
+    # A page on a server needs a browser that reaches it, which a terminal far away may not have.
+    if run_id is not None and report is not None and report.startswith("http"):
+        command = f"tunetrail report {run_id[:8]} --uri {shown_uri(tracking_uri)}"
+        lines.append(f"Report as a file in this folder: {command}")
+    for line in [*lines, where_to_look(tracking_uri)]:
         # Whole lines can be copied and searched; brackets of a reason are no markup.
         console.print(plain_text(line), soft_wrap=True, highlight=False, markup=False)
 

@@ -30,7 +30,8 @@ def print_sweep(decision: SweepDecision, tracking_uri: str) -> None:
 
     say(f"Sweep: {decision.sentence}")
     if decision.results is not None:
-        print_results(decision.results, tracking_uri, decision.report)
+        run_id = None if decision.best is None else decision.best.mlflow_run_id
+        print_results(decision.results, tracking_uri, decision.report, run_id=run_id)
     else:
         console.print(where_to_look(tracking_uri), soft_wrap=True, highlight=False)
 
