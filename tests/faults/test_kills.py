@@ -15,6 +15,7 @@ from tests.tracking import client_of
 from tunetrail.deployment.doctor import Doctor, repair_all
 from tunetrail.deployment.flavors import EmbeddingFlavor
 from tunetrail.stores.ingestion import CHUNK_SIZE
+from tunetrail.stores.mlflow_survey import MlflowSurvey
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -156,7 +157,7 @@ def check_nothing_is_left(project: Path) -> None:
     place = workplace_of(project)
     doctor = Doctor(
         database=place.database,
-        tracker=place.registry.tracker,
+        store=MlflowSurvey(place.registry.tracker),
         model_dir=place.models,
         output_dir=place.folder / "training_output",
     )

@@ -18,6 +18,7 @@ from tunetrail.deployment.root_decisions import forbid, promote, roll_back
 from tunetrail.errors import ConfigError, UserError
 from tunetrail.scratch import PREFIXES, scratch_folder, sweep
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
+from tunetrail.stores.mlflow_survey import MlflowSurvey
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def place(workplace: Path, tiny_embedding_model: str) -> Workplace:
 def doctor(place: Workplace) -> Doctor:
     return Doctor(
         database=place.database,
-        tracker=place.registry.tracker,
+        store=MlflowSurvey(place.registry.tracker),
         model_dir=place.models,
         output_dir=place.folder / "training_output",
     )

@@ -24,6 +24,7 @@ from tunetrail.deployment.root_moves import RootMoves
 from tunetrail.errors import UserError
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.ledger import MOVES
+from tunetrail.stores.mlflow_survey import MlflowSurvey
 from tunetrail.stores.tracking import Tracker
 
 pytestmark = pytest.mark.processes
@@ -85,7 +86,7 @@ def kill_at_random(place: Workplace, seeds: range, patched: pytest.MonkeyPatch) 
         place.train(int(version))
     doctor = Doctor(
         database=place.database,
-        tracker=place.registry.tracker,
+        store=MlflowSurvey(place.registry.tracker),
         model_dir=place.models,
         output_dir=place.folder / "training_output",
     )

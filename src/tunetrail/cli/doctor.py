@@ -15,8 +15,10 @@ from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_database, add_uri
 from tunetrail.cli.terminal import say
+from tunetrail.config import TrackingConfig
 from tunetrail.extensions import installed_extensions
 from tunetrail.hardware import cpu_count, may_have_gpu
+from tunetrail.paths import cache_dir, shown_uri
 from tunetrail.stores.provenance import LIBRARIES
 
 _DESCRIPTION = """\
@@ -36,16 +38,16 @@ _PACKAGES = (*LIBRARIES, "hydra-core", "optuna", "SQLAlchemy")
 def doctor(arguments: list[str]) -> int:
     """Run `tunetrail doctor`."""
     options = _parse(arguments)
-    # Imported only after parsing: --help doesn't wait for MLflow.
+    # Imported only after parsing: --help doesn't wait for the database's library.
     from tunetrail.deployment.doctor import Doctor, repair_all
     from tunetrail.stores.database import DatabaseManager
-    from tunetrail.stores.tracking import tracker_if_present
+    from tunetrail.stores.survey import open_survey
 
     model_dir = Path(options.model_dir)
     with DatabaseManager(options.database) as database:
         patient = Doctor(
             database=database,
-            tracker=tracker_if_present(options.uri),
+            store=open_survey(TrackingConfig(uri=options.uri)),
             model_dir=model_dir,
             output_dir=Path(options.output_dir),
         )
@@ -125,9 +127,6 @@ def _devices() -> list[str]:
 
 def _places(options: argparse.Namespace, database: str) -> dict[str, dict[str, Any]]:
     """Return where everything is, by what it is."""
-    from tunetrail.paths import cache_dir
-    from tunetrail.stores.tracking import shown_uri
-
     store = shown_uri(options.uri)
     places: dict[str, dict[str, Any]] = {
         "database": {"place": database},

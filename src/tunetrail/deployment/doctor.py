@@ -1,27 +1,36 @@
-"""The doctor: finds what crashes have left in the stores and folders, and repairs it."""
+"""The doctor: finds what crashes have left in the stores and folders, and repairs it.
+
+It looks without MLflow where the store is a local file, and opens MLflow for a repair.
+"""
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from mlflow.entities import LoggedModel
-
 from tunetrail.deployment.export import exported_root, exported_version
-from tunetrail.deployment.root_alias import RootAlias, in_words
-from tunetrail.deployment.root_moves import RootMoves, decision_tags
 from tunetrail.errors import TunetrailError
 from tunetrail.paths import cache_dir
 from tunetrail.scratch import abandoned_folders, sweep
 from tunetrail.stores.database import DatabaseManager, PromotionRecord, RunState
-from tunetrail.stores.ledger import ABANDONED, DELETED, open_intents, present_actor, root_line
+from tunetrail.stores.ledger import (
+    ABANDONED,
+    DELETED,
+    open_intents,
+    present_actor,
+    root_line,
+    version_in_words,
+)
 from tunetrail.stores.processes import ProcessIdentity
-from tunetrail.stores.tracking import BATCH, Tracker, tracking_errors
+from tunetrail.stores.survey import LoggedModelFiles, StoreSurvey
+
+if TYPE_CHECKING:
+    from tunetrail.deployment.root_moves import RootMoves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,24 +59,27 @@ class Doctor:
 
     Attributes:
         database: Holds runs and ledger.
-        tracker: The MLflow store; None if it doesn't exist.
+        store: Reads the MLflow store; None if it doesn't exist.
         model_dir: Folder of the exported models.
         output_dir: Folder of the runs.
     """
 
     database: DatabaseManager
-    tracker: Tracker | None
+    store: StoreSurvey | None
     model_dir: Path
     output_dir: Path
 
     def findings(self) -> list[Finding]:
         """Return what is wrong: moves and roots first, since later repairs follow from them."""
         findings = list(self._dead_runs())
-        if self.tracker is not None:
-            findings += self._dead_tracked_runs(self.tracker)
+        if self.store is not None:
+            running = self.store.running()
+            dead = [run_id for run_id, process in running.items() if _is_dead(process)]
+            live = running.keys() - dead
+            findings += self._dead_tracked_runs(self.store, dead)
             for name in registered_names(self.database):
-                findings += self._roots(self.tracker, name)
-            findings += self._unused_models(self.tracker)
+                findings += self._roots(self.store, name, live)
+            findings += self._unused_models(self.store, live)
         return [*findings, *self._leftovers()]
 
     def _dead_runs(self) -> Iterator[Finding]:
@@ -79,46 +91,54 @@ class Doctor:
                     repair=self.database.mark_interrupted_runs,
                 )
 
-    def _dead_tracked_runs(self, tracker: Tracker) -> Iterator[Finding]:
-        for run_id in _running(tracker, dead=True):
+    def _dead_tracked_runs(self, store: StoreSurvey, dead: Sequence[str]) -> Iterator[Finding]:
+        for run_id in dead:
             yield Finding(
                 text=f"MLflow run {run_id} is running, but its process is dead",
-                repair=partial(
-                    tracker.run(run_id).finish, "interrupted", "the process ended unexpectedly"
-                ),
+                repair=partial(_interrupt, store, run_id),
             )
 
-    def _roots(self, tracker: Tracker, name: str) -> Iterator[Finding]:
+    def _roots(self, store: StoreSurvey, name: str, live: Collection[str]) -> Iterator[Finding]:
         """Yield where ledger, registry and exported folder of a model don't agree."""
-        alias = RootAlias(tracker=tracker, name=name)
-        moves = RootMoves(alias=alias, model_dir=self.model_dir, database=self.database)
-        lines, root = moves.lines(), alias.version()
+        lines, root = self.database.ledger_lines(name), store.root_version(name)
+
+        def settle() -> None:
+            self._moves(store, name).settle()
+
         for intent in open_intents(lines):
             is_deletion = intent.decision == DELETED
             action = "the deletion of" if is_deletion else "a move to"
             yield Finding(
-                text=f"root of {name}: {action} {intent.version} has no decision",
-                repair=moves.settle,
+                text=f"root of {name}: {action} {intent.version} has no decision", repair=settle
             )
 
         line = root_line(lines)
         known = None if line is None else line.version
         if root is None and known is not None:
             yield Finding(
-                text=f"root of {name} is {in_words(known)} by the ledger, and none in MLflow",
+                text=f"root of {name} is {version_in_words(known)} by the ledger, and none in "
+                "MLflow",
                 advice=f"`tunetrail root rollback {name} [VERSION] --reason TEXT` names another",
             )
         elif root != known:
             yield Finding(
-                text=f"root of {name} is {in_words(known)} by the ledger, {in_words(root)} in "
-                "MLflow",
-                repair=moves.settle,
+                text=f"root of {name} is {version_in_words(known)} by the ledger, "
+                f"{version_in_words(root)} in MLflow",
+                repair=settle,
             )
-        yield from self._exported(moves, root)
-        yield from self._undecided(moves, lines)
+        yield from self._exported(store, name, root)
+        yield from self._undecided(store, name, lines, live)
 
-    def _exported(self, moves: RootMoves, root: str | None) -> Iterator[Finding]:
-        link = exported_root(self.model_dir, moves.name)
+    def _moves(self, store: StoreSurvey, name: str) -> "RootMoves":
+        """Open MLflow, by which a repair moves root."""
+        from tunetrail.deployment.root_alias import RootAlias
+        from tunetrail.deployment.root_moves import RootMoves
+
+        alias = RootAlias(tracker=store.tracker, name=name)
+        return RootMoves(alias=alias, model_dir=self.model_dir, database=self.database)
+
+    def _exported(self, store: StoreSurvey, name: str, root: str | None) -> Iterator[Finding]:
+        link = exported_root(self.model_dir, name)
         # A model directory that has never had this model needs none.
         if not link.parent.is_dir():
             return
@@ -130,47 +150,61 @@ class Doctor:
             )
             return
 
-        exported = exported_version(self.model_dir, moves.name)
+        exported = exported_version(self.model_dir, name)
         if exported != root or (root is not None and not link.exists()):
             yield Finding(
-                text=f"{link} is {in_words(exported)}, and root is {in_words(root)}",
-                repair=partial(moves.export, root),
+                text=f"{link} is {version_in_words(exported)}, and root is "
+                f"{version_in_words(root)}",
+                repair=lambda: self._moves(store, name).export(root),
             )
 
-    def _undecided(self, moves: RootMoves, lines: list[PromotionRecord]) -> Iterator[Finding]:
+    def _undecided(
+        self,
+        store: StoreSurvey,
+        name: str,
+        lines: Sequence[PromotionRecord],
+        live: Collection[str],
+    ) -> Iterator[Finding]:
         """Yield the versions on which the ledger has no decision, and whose runs have ended."""
-        tracker = moves.alias.tracker
         # An intent without a decision is a finding of its own.
         decided = {line.version for line in lines}
-        running = set(_running(tracker, dead=False))
-        with tracking_errors(tracker.config.uri):
-            versions = tracker.client.search_model_versions(f"name = '{moves.name}'")
-        for version in versions:
-            version_number, run_id = str(version.version), version.run_id or None
-            if version_number in decided or run_id in running:
+        for version, run_id in store.versions(name).items():
+            if version in decided or run_id in live:
                 continue
             yield Finding(
-                text=f"{moves.name}/{version_number} has no decision: its run ended before one",
-                repair=partial(_abandon, moves, version_number, run_id),
+                text=f"{name}/{version} has no decision: its run ended before one",
+                repair=partial(self._abandon, store, name, version, run_id),
             )
 
-    def _unused_models(self, tracker: Tracker) -> Iterator[Finding]:
+    def _abandon(self, store: StoreSurvey, name: str, version: str, run_id: str | None) -> None:
+        from tunetrail.deployment.root_moves import decision_tags
+
+        resume = f"`tunetrail resume {run_id}` decides on it" if run_id else "train again"
+        reason = f"the run ended before the gate decided; {resume}"
+        record = PromotionRecord(
+            model_name=name,
+            version=version,
+            decision=ABANDONED,
+            reason=reason,
+            mlflow_run_id=run_id,
+            actor=present_actor(),
+        )
+        self.database.record_promotion(record)
+        self._moves(store, name).alias.tag(version, decision_tags(ABANDONED, reason))
+
+    def _unused_models(self, store: StoreSurvey, live: Collection[str]) -> Iterator[Finding]:
         """Yield the logged models of runs that died before they registered a version."""
-        running = set(_running(tracker, dead=False))
         names = registered_names(self.database)
         registered = {line.mlflow_run_id for line in self.database.ledger_lines()}
-        with tracking_errors(tracker.config.uri):
-            for name in names:
-                for version in tracker.client.search_model_versions(f"name = '{name}'"):
-                    registered.add(version.run_id)
-            models = tracker.client.search_logged_models([tracker.experiment_id])
+        for name in names:
+            registered.update(store.versions(name).values())
         # A run of the ledger had a version: if somebody deleted that, the model may be wanted yet.
-        for model in models:
-            is_of_live_run = model.source_run_id in running
-            if model.name in names and not is_of_live_run and model.source_run_id not in registered:
+        for model in store.logged_models():
+            is_of_live_run = model.run_id in live
+            if model.name in names and not is_of_live_run and model.run_id not in registered:
                 yield Finding(
                     text=f"logged model {model.model_id} of {model.name} belongs to no version",
-                    repair=partial(_delete_model, tracker, model),
+                    repair=partial(_delete_model, store, model),
                 )
 
     def _leftovers(self) -> Iterator[Finding]:
@@ -200,40 +234,22 @@ def repair_all(findings: list[Finding]) -> list[str]:
     return failures
 
 
-def _running(tracker: Tracker, *, dead: bool) -> Iterator[str]:
-    """Yield the ids of running runs of all experiments whose processes are dead, or aren't."""
-    with tracking_errors(tracker.config.uri):
-        experiments = [
-            experiment.experiment_id for experiment in tracker.client.search_experiments()
-        ]
-        runs = tracker.client.search_runs(
-            experiments, "attributes.status = 'RUNNING'", max_results=BATCH
-        )
-    for run in runs:
-        process = ProcessIdentity.from_tags(run.data.tags)
-        if (process is not None and process.is_dead()) == dead:
-            yield run.info.run_id
+def _is_dead(process: ProcessIdentity | None) -> bool:
+    """Tell whether the process of a run is certainly gone."""
+    return process is not None and process.is_dead()
 
 
-def _abandon(moves: RootMoves, version: str, run_id: str | None) -> None:
-    resume = f"`tunetrail resume {run_id}` decides on it" if run_id else "train again"
-    reason = f"the run ended before the gate decided; {resume}"
-    record = PromotionRecord(
-        model_name=moves.name,
-        version=version,
-        decision=ABANDONED,
-        reason=reason,
-        mlflow_run_id=run_id,
-        actor=present_actor(),
-    )
-    moves.database.record_promotion(record)
-    moves.alias.tag(version, decision_tags(ABANDONED, reason))
+def _interrupt(store: StoreSurvey, run_id: str) -> None:
+    """Mark the run of a dead process as interrupted."""
+    store.tracker.run(run_id).finish("interrupted", "the process ended unexpectedly")
 
 
-def _delete_model(tracker: Tracker, model: LoggedModel) -> None:
+def _delete_model(store: StoreSurvey, model: LoggedModelFiles) -> None:
     """Delete a logged model, and its files if they are on this machine."""
-    location = urlsplit(model.artifact_location)
+    from tunetrail.stores.tracking_errors import tracking_errors
+
+    location = urlsplit(model.location)
     if location.scheme in ("", "file"):
         shutil.rmtree(url2pathname(location.path), ignore_errors=True)
-    with tracking_errors(tracker.config.uri):
-        tracker.client.delete_logged_model(model.model_id)
+    with tracking_errors(store.tracker.config.uri):
+        store.tracker.client.delete_logged_model(model.model_id)

@@ -15,9 +15,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from tunetrail.deployment.flavors import Flavor
 from tunetrail.deployment.model_version import DIGEST_TAG, ModelVersion
-from tunetrail.deployment.root_alias import RootAlias, in_words
+from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.deployment.version_files import check_digest, copied_files, explaining_broken_files
 from tunetrail.deployment.version_writer import VersionWriter
+from tunetrail.stores.ledger import version_in_words
 from tunetrail.stores.tracked_runs import LONGEST_DIGEST
 from tunetrail.stores.tracking import TrackedRun, Tracker, safe_name, tracking_errors
 
@@ -203,7 +204,7 @@ class Registry:
             previous = None if expected is None else expected.version
             self.alias.check(previous)
             # Tags first: once the alias has moved, nothing is left to do here.
-            self.tag(version, {"tunetrail.previous_root": in_words(previous), **tags})
+            self.tag(version, {"tunetrail.previous_root": version_in_words(previous), **tags})
             self.alias.move(version.version)
 
     def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:

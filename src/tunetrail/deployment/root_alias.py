@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from tunetrail.deployment.version_files import check_digest, copied_files, copy_model
 from tunetrail.errors import DeploymentError, ModelError
+from tunetrail.stores.ledger import version_in_words
 from tunetrail.stores.tracking import Tracker, tracking_errors
 
 ROOT = "root"
@@ -70,8 +71,8 @@ class RootAlias:
         if version != expected:
             raise RootMovedError(
                 f"root of {self.name} moved while the candidate was trained: it was "
-                f"{in_words(expected)}, it is now {in_words(version)}. Train again, or resume the "
-                "run, so that the candidate is compared with the new root."
+                f"{version_in_words(expected)}, it is now {version_in_words(version)}. Train "
+                "again, or resume the run, so that the candidate is compared with the new root."
             )
 
     def move(self, version: str) -> None:
@@ -87,7 +88,7 @@ class RootAlias:
         moved = self.version()
         if moved != version:
             raise DeploymentError(
-                f"root of {self.name} must be version {version}, got {in_words(moved)}. "
+                f"root of {self.name} must be version {version}, got {version_in_words(moved)}. "
                 "Something else moved the alias; train again."
             )
 
@@ -132,8 +133,3 @@ class RootAlias:
                 check_digest(files, digest, uri)
 
             copy_model(files, folder, uri)
-
-
-def in_words(version: str | None) -> str:
-    """Return `version 3`, or `none`."""
-    return "none" if version is None else f"version {version}"

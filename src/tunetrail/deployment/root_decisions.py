@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunetrail.config import BASE
-from tunetrail.deployment.root_alias import in_words
 from tunetrail.deployment.root_moves import RootMoves, blocked_reason, decision_tags
 from tunetrail.errors import UserError
 from tunetrail.stores.database import PromotionRecord
@@ -19,6 +18,7 @@ from tunetrail.stores.ledger import (
     forbidden_line,
     present_actor,
     root_line,
+    version_in_words,
 )
 
 
@@ -200,7 +200,7 @@ def _objection(
         return f"it was {decided.decision}: {decided.reason}"
     if decided.previous_version != root:
         return (
-            f"it was compared with {in_words(decided.previous_version)}, and root is "
-            f"{in_words(root)} now"
+            f"it was compared with {version_in_words(decided.previous_version)}, and root is "
+            f"{version_in_words(root)} now"
         )
     return blocked_reason(lines, version)

@@ -16,7 +16,7 @@ from pathlib import Path
 from tunetrail.config import BASE
 from tunetrail.deployment.deletion import remove_version
 from tunetrail.deployment.export import check_model_dir, restore_root
-from tunetrail.deployment.root_alias import RootAlias, in_words
+from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.errors import DeploymentError, UserError
 from tunetrail.scratch import sweep
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
@@ -31,6 +31,7 @@ from tunetrail.stores.ledger import (
     forbidden_line,
     open_intents,
     root_line,
+    version_in_words,
 )
 
 _CARD = "README.md"
@@ -106,8 +107,8 @@ class RootMoves:
             outcome = "is finished"
         else:
             reason = (
-                f"the process that was to move root died before it; root stays {in_words(root)}. "
-                f"Planned: {intent.decision}, {intent.reason}"
+                "the process that was to move root died before it; root stays "
+                f"{version_in_words(root)}. Planned: {intent.decision}, {intent.reason}"
             )
             self.database.decide_intent(intent, ABANDONED, reason)
             # Only a candidate's tags say what was planned for it.
@@ -118,8 +119,8 @@ class RootMoves:
         logger.warning(
             "root of %s: a process died while it moved root from %s to %s; the move %s",
             self.name,
-            in_words(intent.previous_version),
-            in_words(target),
+            version_in_words(intent.previous_version),
+            version_in_words(target),
             outcome,
         )
 
@@ -167,8 +168,8 @@ class RootMoves:
         logger.warning(
             "root of %s is %s, and the ledger knew %s: %s; written to the ledger",
             self.name,
-            in_words(root),
-            in_words(known),
+            version_in_words(root),
+            version_in_words(known),
             reason,
         )
         forbidden = forbidden_line(self.lines(), root)
@@ -191,8 +192,8 @@ class RootMoves:
             earlier = previous_root(self.lines(), self._is_possible)
             way_out = f"`{rollback} {earlier or 'VERSION'} --reason TEXT` names another version"
         return (
-            f"root of {self.name} must be {in_words(known)}, as the ledger says, got an MLflow "
-            f"store that {lost}. {way_out}; {again}."
+            f"root of {self.name} must be {version_in_words(known)}, as the ledger says, got an "
+            f"MLflow store that {lost}. {way_out}; {again}."
         )
 
     def _is_possible(self, version: str) -> bool:

@@ -38,6 +38,11 @@ PROMOTIONS = (PROMOTED, FORCED)
 """Decisions that made a candidate root: with them, candidates are compared with another model."""
 
 
+def version_in_words(version: str | None) -> str:
+    """Return `version 3`, or `none`."""
+    return "none" if version is None else f"version {version}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromotionRecord:
     """One decision about one model version, refused ones included.

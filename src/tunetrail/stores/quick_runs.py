@@ -5,6 +5,7 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -88,6 +89,14 @@ class QuickRuns:
         condition = "run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)"
         return self._runs(condition, (_PARENT, run_id))
 
+    def running(self) -> list[ListedRun]:
+        """Return the runs of all experiments that are running, the oldest first."""
+        condition = (
+            "status = 'RUNNING' AND experiment_id IN "
+            "(SELECT experiment_id FROM experiments WHERE lifecycle_stage = 'active')"
+        )
+        return self._runs(condition, ())
+
     def names(self) -> list[str]:
         """Return the ids and the names of the newest trainings and sweeps."""
         statement = (
@@ -101,6 +110,10 @@ class QuickRuns:
     def root_version(self, name: str) -> str | None:
         """Return the version of a registered model that is root now, or None."""
         return root_version_in(self._connection, name)
+
+    def select(self, statement: str, *parameters: str) -> list[tuple[Any, ...]]:
+        """Return the lines that a statement selects."""
+        return self._connection.execute(statement, parameters).fetchall()
 
     def read_text(self, run: ListedRun, artifact: str) -> str | None:
         """Return a text artifact of a run, or None if the run has none of this path."""

@@ -21,6 +21,7 @@ from tunetrail.deployment.stored_files import StoredFiles
 from tunetrail.errors import DeploymentError
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager, RunState
+from tunetrail.stores.mlflow_survey import MlflowSurvey
 from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 
 DECISIONS = {"p": PROMOTE, "r": REFUSE, "w": WAIT}
@@ -150,7 +151,7 @@ def test_a_killed_deletion_is_finished_by_the_doctor(
 
     patient = Doctor(
         database=place.database,
-        tracker=place.registry.tracker,
+        store=MlflowSurvey(place.registry.tracker),
         model_dir=place.models,
         output_dir=place.folder / "training_output",
     )
