@@ -111,7 +111,8 @@ def main() -> None:
     """Train, write and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of GSM8K's JSONL files")
-    parser.add_argument("--train-rows", type=int, default=128, help="rows to learn from")
+    train_help = "rows to learn from; with 0, the base model answers alone"
+    parser.add_argument("--train-rows", type=int, default=128, help=train_help)
     parser.add_argument("--dev-rows", type=int, default=48, help="rows to answer")
     parser.add_argument("--single-rows", type=int, default=8, help="rows to answer one by one, too")
     parser.add_argument("--tokens", type=int, default=112, help="longest answer")
@@ -128,13 +129,15 @@ def main() -> None:
     evaluation = EvaluationConfig(batch_size=16, generation=generation)
 
     print("base model", flush=True)
-    before = scored(learner, learner.load(path), dev, evaluation)
+    model = learner.load(path)
+    before = after = scored(learner, model, dev, evaluation)
 
-    started = time.perf_counter()
-    records = read_records(arguments.data / "train.jsonl", arguments.train_rows)
-    model, steps = train(learner, path, records)
-    print(f"{steps} steps on {len(records)} rows: {time.perf_counter() - started:.0f} s")
-    after = scored(learner, model, dev, evaluation)
+    if arguments.train_rows:
+        started = time.perf_counter()
+        records = read_records(arguments.data / "train.jsonl", arguments.train_rows)
+        model, steps = train(learner, path, records)
+        print(f"{steps} steps on {len(records)} rows: {time.perf_counter() - started:.0f} s")
+        after = scored(learner, model, dev, evaluation)
     intervals = [
         metric_intervals(scores, bootstrap_samples=10_000, confidence=0.95, seed=0)
         for scores in (before, after)

@@ -64,8 +64,9 @@ class RecordTokenizer:
         if not self.compared:
             return self.examples(records)
 
-        # Its own comes first; among the compared ones, it changes nothing.
-        tokenizers = (self.tokenizer, *self.compared)
+        # Its own comes first, and is mostly one of the compared ones.
+        others = [tokenizer for tokenizer in self.compared if tokenizer is not self.tokenizer]
+        tokenizers = (self.tokenizer, *others)
         return [
             tokenize_shared(tokenizers, record, self.max_length, self.thoughts)[0]
             for record in records
