@@ -94,6 +94,12 @@ def test_the_share_of_the_steps_is_in_the_name_of_what_is_shown(
     metric, key = step["metric"], "cross_validation/recipe_at_50_percent"
     assert embedding[f"{key}/{metric}_mean"] == step["mean"]
     assert embedding[f"{key}/improvement"] == step["gain"]["comparison"]["improvement"]
+    folds = [run.data.metrics for run in runs if run.info.run_name == "fold-1"]
+    counts = [
+        fold.keys() & {f"{key}/{name}" for name in ("side_rows", "documents")} for fold in folds
+    ]
+    # A language model ranks nothing.
+    assert sorted(map(len, counts)) == [1, 2]
     shown = {name for name in embedding if name.startswith("cross_validation/")}
     assert shown and all(name.startswith(f"{key}/") for name in shown)
 

@@ -66,7 +66,12 @@ def test_run_and_version_say_the_decision_in_two_sentences(
     paragraphs = note.split("\n\n")
     assert [text.partition(":")[0] for text in paragraphs] == ["**embedding**", "**llm**"]
 
-    description = client.get_model_version("embedding", "1").description
+    version = client.get_model_version("embedding", "1")
+    description = version.description
+    rows, documents = step["scored_rows"], step["documents"]
+    assert version.tags["tunetrail.scored"] == step["evidence"]
+    assert step["evidence"].startswith(f"{rows} of {step['side_rows']} test rows")
+    assert step["evidence"].endswith(f"ranked among {documents:,} documents")
     note_of_run = runs["embedding"].data.tags["mlflow.note.content"]
     decision, scored_on = note_of_run.split("\n\n")
     assert scored_on.startswith(f"Scored on the test rows `{step['test_rows']}` of s1.")

@@ -99,6 +99,9 @@ def test_run_that_ends_with_the_fit_is_scored_on_the_validation_rows(
     assert scores.model_mib > 0.01
     assert run.data.metrics["validation/ndcg_at_10"] == scores.metrics["ndcg_at_10"]
     assert run.data.metrics["validation/ndcg_at_10/lower"] == lower
+    assert scores.rows == scores.side_rows == run.data.metrics["validation/side_rows"]
+    assert scores.documents == run.data.metrics["validation/documents"]
+    assert scores.documents is not None and scores.documents > scores.rows
     assert (run.info.status, run.data.tags["tunetrail.state"]) == ("FINISHED", "fitted")
     assert not [name for name in run.data.metrics if name.startswith("evaluation/")]
     # A resumed run that had scored its model doesn't do so again.
