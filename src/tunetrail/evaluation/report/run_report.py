@@ -93,3 +93,13 @@ class RunReport:
     started: str
     models: Sequence[ModelReport]
     tracking_option: str = ""
+
+    @property
+    def heading(self) -> str:
+        """What was trained on which session: the name without the settings that it begins with."""
+        return self.name.rpartition(": ")[2]
+
+    @property
+    def changed_settings(self) -> str:
+        """The settings that the name begins with; empty if it has none."""
+        return self.name.rpartition(": ")[0]

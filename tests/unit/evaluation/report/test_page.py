@@ -264,3 +264,22 @@ def test_a_refused_candidate_is_marked(make_model: Callable[..., ModelReport]) -
     html = page_of(dataclasses.replace(model, steps=steps))
 
     assert '<p class="verdict warning">Refused, root stays: ' in html
+
+
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [
+        ("embedding minilm on s1", "<h1>embedding minilm on s1</h1>\n"),
+        (
+            "learning_rate=3e-05, and 4 more: embedding minilm on s1",
+            '<h1>embedding minilm on s1</h1>\n<p class="muted">learning_rate=3e-05, and 4 more</p>',
+        ),
+    ],
+)
+def test_the_heading_is_what_was_trained_and_the_settings_follow(
+    name: str, heading: str, make_model: Callable[..., ModelReport]
+) -> None:
+    html = page_of(make_model(), name=name)
+
+    assert heading in html
+    assert ("and 4 more" in html) is ("and 4 more" in name)
