@@ -415,15 +415,15 @@ def test_columns_from_which_nothing_is_learnt_are_named_with_their_rows(
     result = ingest(call_main, [row, {**row, "created_at": "2026-01-01"}], "embedding")
 
     assert result.exit_code == 0
-    assert "not used: product, 2 rows\n" in result.out
-    assert "not used: created_at (is it timestamp?), 1 row\n" in result.out
+    assert "kept, not learnt from: product, 2 rows\n" in result.out
+    assert "kept, not learnt from: created_at (is it timestamp?), 1 row\n" in result.out
 
 
 @pytest.mark.parametrize("column", ["category", "intent", "class"])
 def test_a_label_under_another_name_is_suggested(call_main: CallMain, column: str) -> None:
     rows = [{"text": "My card is lost.", column: "card"}]
     result = ingest(call_main, rows, "embedding")
-    assert f"not used: {column} (is it label?), 1 row" in result.out
+    assert f"kept, not learnt from: {column} (is it label?), 1 row" in result.out
 
     again = ingest(call_main, rows, "embedding", "--columns", f"label={column}")
     assert again.exit_code == 0 and "not used" not in again.out
@@ -457,7 +457,9 @@ def test_a_label_that_accepts_is_not_called_unused(call_main: CallMain) -> None:
     rows = [{"messages": chat("Who are you?", "A model."), "label": True, "model": "m"}]
     for kind in ("llm", "conversation"):
         result = ingest(call_main, rows, kind)
-        assert "not used: model, 1 row" in result.out and "not used: label" not in result.out
+        assert (
+            "kept, not learnt from: model, 1 row" in result.out and "from: label" not in result.out
+        )
 
 
 def test_mapped_columns_of_chat_logs_are_read(call_main: CallMain) -> None:

@@ -259,8 +259,8 @@ def test_a_public_data_set_gives_the_rows_that_one_expects(
     assert f"{added} added to session s" in result.out
     assert not name or f"read as {name}: " in result.out
 
-    named = [line for line in result.out.splitlines() if line.startswith("not used: ")]
-    assert sorted(line.split()[2].rstrip(",") for line in named) == sorted(unused)
+    named = [line for line in result.out.splitlines() if line.startswith("kept, not learnt from: ")]
+    assert sorted(line.split()[4].rstrip(",") for line in named) == sorted(unused)
 
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         chunk = next(manager.read_samples("s", SampleKind(kind)))

@@ -28,7 +28,8 @@ def unlearnt_lines(account: IngestAccount, source: str) -> Iterator[str]:
         yield f"  {counted(rows, 'row')}: {rejections.reason} ({unit} {first}{more} of {place})"
 
     for column, rows in account.unused.most_common():
-        yield f"not used: {column}{account.suggestions[column]}, {counted(rows, 'row')}"
+        suggestion = account.suggestions[column]
+        yield f"kept, not learnt from: {column}{suggestion}, {counted(rows, 'row')}"
     if any(account.suggestions.values()):
         column, hint = next(pair for pair in account.suggestions.items() if pair[1])
         target = hint.removeprefix(" (is it ").removesuffix("?)")
