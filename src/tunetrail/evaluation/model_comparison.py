@@ -285,6 +285,7 @@ def compare_models(
 
     ranks = _rank(all_scores, confidence)
     run, comparison = models[0].rows.run, pairs[0].comparison
+    is_whole = not left_out and not cut_rows
     return ModelComparison(
         model_type=run.model_type,
         shape=run.shape,
@@ -300,8 +301,8 @@ def compare_models(
         folds=_fold_count(models[0]),
         cut_rows=cut_rows,
         bytes=comparison.bytes,
-        scored_rows=comparison.scored_rows,
-        side_rows=comparison.side_rows,
+        scored_rows=comparison.scored_rows if is_whole else None,
+        side_rows=comparison.side_rows if is_whole else None,
     )
 
 
