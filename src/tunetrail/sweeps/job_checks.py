@@ -1,15 +1,13 @@
 """Checks of the jobs of a sweep, before the first one is trained."""
 
-from tunetrail.config import TrainRequest, checked_session_ids
+from collections.abc import Sequence
+
+from tunetrail.config import TrainRequest
 from tunetrail.config.checks import check
 from tunetrail.errors import ConfigError
-from tunetrail.pipeline.requests import (
-    check_sessions,
-    single_family,
-    summaries_of,
-)
+from tunetrail.pipeline.requests import check_sessions, single_family
 from tunetrail.pipeline.trainer_checks import check_callbacks, check_devices
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database import SessionSummary
 
 _SAME_FOR_ALL = (
     *("session_id", "model_type", "database", "tracking", "split", "sweep"),
@@ -29,8 +27,12 @@ def check_same(first: TrainRequest, request: TrainRequest) -> None:
             )
 
 
-def check_job(request: TrainRequest, manager: DatabaseManager) -> None:
+def check_job(request: TrainRequest, summaries: Sequence[SessionSummary]) -> None:
     """Check what a training of its own checks before it starts.
+
+    Args:
+        request: What the job trains.
+        summaries: The sessions that it learns from.
 
     Raises:
         UserError: The job can't be trained as it is configured.
@@ -43,7 +45,6 @@ def check_job(request: TrainRequest, manager: DatabaseManager) -> None:
         request.trainer.num_nodes,
         "Start the trainings one by one.",
     )
-    summaries = summaries_of(manager, checked_session_ids(request.session_id))
     family = single_family(summaries, request.model_type)
     check_sessions(request, summaries, (family,))
     check_devices(request, (family,))

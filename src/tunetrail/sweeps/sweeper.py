@@ -4,7 +4,7 @@ It is registered for single trainings as well, so it imports late what loads tor
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,11 +16,17 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from tunetrail.config import MODEL_SECTIONS, SearchConfig, TrainRequest
+from tunetrail.config import (
+    MODEL_SECTIONS,
+    SearchConfig,
+    TrainRequest,
+    checked_session_ids,
+)
 from tunetrail.config.checks import check
 from tunetrail.errors import ConfigError, TunetrailError
 from tunetrail.sweeps import SweepHooks, check_folder
 from tunetrail.sweeps.callbacks import SWEEPER
+from tunetrail.sweeps.job_configs import JobConfigLoader
 
 if TYPE_CHECKING:
     from tunetrail.stores.database import DatabaseManager
@@ -72,7 +78,10 @@ class TunetrailSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Remember what Hydra gives to every sweeper."""
-        self.context, self.task_function, self.config = hydra_context, task_function, config
+        # Each job is composed twice: to be checked, and to be trained.
+        loader = JobConfigLoader(hydra_context.config_loader)
+        self.context = replace(hydra_context, config_loader=loader)
+        self.task_function, self.config = task_function, config
 
     def sweep(self, arguments: list[str]) -> None:
         """Train all jobs and decide about the best one.
@@ -117,12 +126,15 @@ class TunetrailSweeper(Sweeper):
         shared: Sequence[str],
     ) -> "SweepDriver":
         """Check all jobs, and make the sweep's run and study."""
+        from tunetrail.pipeline.requests import summaries_of
         from tunetrail.sweeps.driver import SweepDriver
         from tunetrail.sweeps.job_checks import check_job, check_same
         from tunetrail.sweeps.objectives import check_objective
         from tunetrail.sweeps.samplers import checked_search
 
         objectives = check_objective(first, manager, first.session_id, first.model_type)
+        # Of the first job for all: `check_same` makes sure that they have the same sessions.
+        summaries = summaries_of(manager, checked_session_ids(first.session_id))
         search = checked_search(SearchConfig(**self.search), space, len(objectives))
 
         values_of_jobs = space.grid() if search.sampler == "grid" else space.probes()
@@ -131,7 +143,7 @@ class TunetrailSweeper(Sweeper):
             try:
                 request = self._request([*shared, *overrides])
                 check_same(first, request)
-                check_job(request, manager)
+                check_job(request, summaries)
             except TunetrailError as error:
                 error.args = (f"{error} (job {number} of the sweep: {', '.join(overrides)})",)
                 raise
