@@ -234,6 +234,26 @@ def _say_full(folder: Path) -> None:
     )
 
 
+@contextlib.contextmanager
+def complete_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder to write to; it is renamed to `folder` if the block ends without an error.
+
+    If another process was faster, its folder stays: both hold the same result.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Next to the result, because a rename is atomic only within one file system.
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
+    try:
+        yield unfinished
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def _unused_seconds(path: Path, now: float) -> float:
     """Return the time since a path was last used; 0 if it is gone."""
     try:

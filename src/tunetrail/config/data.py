@@ -51,13 +51,13 @@ class PreparationConfig:
     machines of the cluster must see `output_dir` and `cache_dir` under the same path."""
 
     cache_dir: str | None = None
-    """Folder in which prepared chunks, tokens, vectors and searched batch sizes and
+    """Folder in which prepared rows, tokens, vectors and searched batch sizes and
     learning rates are kept from run to run; null is `$TUNETRAIL_CACHE` or else the user's
     cache folder."""
 
     cache_gigabytes: float = setting(5.0, at_least(0, " (0: no cache)"))
-    """Size of the cache of prepared chunks in gigabytes, above which the chunks that were
-    unused for longest are deleted; 0 turns the cache off."""
+    """Size of this cache in gigabytes, above which the results that were unused for longest
+    are deleted; 0 turns the cache off."""
 
     def __post_init__(self) -> None:
         check_settings("preparation", self)

@@ -6,9 +6,7 @@ A chunk's result depends on its rows and on `ChunkSteps.identity` alone, so that
 import functools
 import importlib.metadata
 import json
-import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tunetrail import samples
+from tunetrail.cache import complete_folder
 from tunetrail.config import CleaningConfig, ValidationConfig
 from tunetrail.data import row_files
 from tunetrail.data.checks.catalog import is_active
@@ -169,19 +168,8 @@ class ChunkSteps:
 
     def run(self, raw: Path, folder: Path) -> None:
         """Prepare the chunk of file `raw` into `folder`, which appears complete or not at all."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Next to the result, because a rename is atomic only within one file system.
-        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
-        try:
+        with complete_folder(folder) as unfinished:
             self._prepare(read_chunk(raw), unfinished)
-            try:
-                unfinished.rename(folder)
-            except OSError:
-                # If the folder exists, another process was faster, with the same result.
-                if not folder.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _prepare(self, raw: pd.DataFrame, folder: Path) -> None:
         """Validate, clean and measure the rows of a chunk, and write all that becomes of them."""

@@ -17,6 +17,7 @@ import pandas as pd
 from tunetrail.cache import ResultCache
 from tunetrail.config import PreparationConfig, SplitConfig
 from tunetrail.data.checks.row_vectors import TextEncoder
+from tunetrail.data.flow.cached_session import CachedSession
 from tunetrail.data.flow.chunk_steps import ChunkCounts, ChunkSteps, PreparedChunk
 from tunetrail.data.flow.chunks import write_chunks
 from tunetrail.data.flow.executors import ChunkTask, run_tasks
@@ -84,7 +85,10 @@ class Preparation:
                 cache=cache,
                 seed=self.seed,
             )
-            return stage.run(folder, scratch)
+            # The cache of this preparation alone would only take room.
+            if result_cache(self.config) is None:
+                return stage.run(folder, scratch)
+            return _run_once(stage, cache, folder, scratch)
 
     def have_twins(
         self,
@@ -163,6 +167,27 @@ class Preparation:
         with cache.computing("the prepared rows", "chunks", identity):
             done = list(run_tasks(self.steps.run, tasks(), self.config))
         return [PreparedChunk(folder=task.folder) for task in done]
+
+
+def _run_once(
+    stage: SessionStage, cache: ResultCache, folder: Path, scratch: Path
+) -> PreparedSession:
+    """Return the result of a stage in `folder`: copied from the cache, or made and kept there."""
+    identity = ("session", stage.identity)
+    cached = CachedSession(place=cache.place(*identity))
+    session = cached.copy_to(folder)
+    if session is not None:
+        return session
+
+    with cache.computing("the checks and the split of the rows", *identity):
+        # Another process may have made it while this one waited.
+        session = cached.copy_to(folder)
+        if session is None:
+            session = stage.run(folder, scratch)
+            # On a full disk, the next run has to make it again.
+            with contextlib.suppress(OSError):
+                cached.keep(session)
+    return session
 
 
 def result_cache(config: PreparationConfig) -> ResultCache | None:

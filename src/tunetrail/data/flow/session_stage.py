@@ -13,8 +13,9 @@ decided here, in this order:
 The stage holds a few dozen bytes for each row, and the texts of one chunk at a time.
 """
 
+import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,11 @@ from tunetrail.data.privacy import Scrubber
 from tunetrail.data.sides import Sides, assign_sides
 from tunetrail.data.twins.duplicates import SketchBook, sketch_book
 from tunetrail.errors import SampleError
+from tunetrail.fingerprints import value_fingerprint
 from tunetrail.reporting.readable import counted
+
+_LIBRARIES = ("pandas", "scikit-learn", "scipy")
+"""Libraries whose versions can change what is decided here, besides those of the chunks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,27 @@ class SessionStage:
     reference: pd.DataFrame | None
     cache: ResultCache
     seed: int
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 (hex) of everything that the result depends on."""
+        reference = None
+        if self.reference is not None:
+            rows = self.reference.to_dict("records")
+            reference = value_fingerprint(rows)
+
+        settings = [
+            # The folder of a chunk is named by its rows and its steps.
+            [chunk.folder.name for chunk in self.chunks],
+            self.steps.identity,
+            asdict(self.steps.validation),
+            asdict(self.split),
+            self.encoder.identity if self.encoder else None,
+            reference,
+            self.seed,
+            list(map(importlib.metadata.version, _LIBRARIES)),
+        ]
+        return value_fingerprint(settings)
 
     def run(self, folder: Path, scratch: Path) -> PreparedSession:
         """Check the session, drop duplicates, split the rows, and write everything to `folder`.

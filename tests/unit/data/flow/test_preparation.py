@@ -2,6 +2,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -258,8 +259,69 @@ def test_preparation_checks_vectors_and_caches_them(tmp_path: Path) -> None:
     findings = {finding.check: finding for finding in session.findings}
     assert findings["drift.length"].severity == "warning" and findings["drift.length"].measure > 0.9
     assert findings["rows.outlier"].judged == 100 and sum(calls) == 200
-    prepare(rows, tmp_path / "out", **options)
+    prepare(rows, tmp_path / "out", split=SplitConfig(test_share=0.3), **options)
     assert sum(calls) == 200
+
+
+def test_preparation_copies_a_session_that_was_prepared_before(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        calls.append(len(texts))
+        return word_vectors(texts)
+
+    # With findings of every kind: examples, duplicates that are dropped, and drift.
+    texts = [sentence(index) for index in range(100)]
+    rows = samples([*texts, texts[0], " ".join(["another", *texts[1].split()[1:]]), ""])
+    cache = tmp_path / "cache"
+    options: dict[str, Any] = {
+        "encoder": TextEncoder(encode=vectors, identity="letters"),
+        "reference": samples([sentence(index, words=60) for index in range(200, 300)]),
+        "config": PreparationConfig(workers=1, cache_dir=str(cache)),
+    }
+    first = prepare(rows, tmp_path / "first", **options)
+    # Whoever checks the rows again has to make the vectors again.
+    for file in cache.rglob("vectors.npy"):
+        file.unlink()
+    calls.clear()
+
+    second = prepare(rows, tmp_path / "second", **options)
+
+    assert calls == []
+    assert replace(second, folder=first.folder) == first
+    files = [path for path in sorted(first.folder.rglob("*")) if path.is_file()]
+    assert len(files) == 7
+    for file in files:
+        copy = second.folder / file.relative_to(first.folder)
+        assert copy.read_bytes() == file.read_bytes()
+        assert copy.stat().st_mode == file.stat().st_mode
+
+
+def test_preparation_copies_no_session_of_other_settings_or_a_broken_one(tmp_path: Path) -> None:
+    rows = samples([sentence(index) for index in range(30)])
+    cache = tmp_path / "cache"
+    options: dict[str, Any] = {
+        "config": PreparationConfig(workers=1, cache_dir=str(cache)),
+        "encoder": TextEncoder(encode=word_vectors, identity="letters"),
+    }
+
+    def kept() -> set[Path]:
+        return set(cache.rglob("session.json"))
+
+    first = prepare(rows, tmp_path / "out", **options)
+    (of_first,) = kept()
+    split = prepare(rows, tmp_path / "out", split=SplitConfig(test_share=0.3), **options)
+    prepare(rows, tmp_path / "out", reference=rows, **options)
+    labels = ValidationConfig(max_rejected_share=0.9)
+    prepare(rows, tmp_path / "out", validation=labels, **options)
+    prepare(rows.iloc[1:], tmp_path / "out", **options)
+    assert len(kept()) == 5 and split.sides != first.sides
+
+    for name in ("train.parquet", "session.json"):
+        of_first.with_name(name).write_bytes(b"PAR1")
+        again = prepare(rows, tmp_path / "out", **options)
+        assert again == first and len(again.frame("train")) == first.sides["train"]
+        assert json.loads(of_first.read_text())["sides"] == dict(first.sides)
 
 
 def test_preparations_at_once_make_the_rows_and_vectors_once(
