@@ -18,12 +18,14 @@ from tunetrail.config import (
     Settings,
     SplitConfig,
     SweepConfig,
+    TrainRequest,
 )
 from tunetrail.errors import ConfigError, UserError
 from tunetrail.samples import SampleKind
 from tunetrail.stores.tracking import Tracker
 from tunetrail.sweeps.job import run_job
 from tunetrail.sweeps.objectives import check_objective
+from tunetrail.sweeps.pinning import pins_of_now
 from tunetrail.sweeps.space import Parameter, SearchSpace
 from tunetrail.sweeps.study import SweepStudy
 from tunetrail.sweeps.sweep_job import JobState, SweepJob
@@ -72,6 +74,18 @@ class Sweep:
     def tags(self, run_id: str) -> dict[str, str]:
         return dict(client_of(self.settings.tracking.uri).get_run(run_id).data.tags)
 
+    def datasets(self, job: SweepJob) -> set[tuple[str, str]]:
+        """Name and digest of the rows that the run of a job has logged."""
+        run = client_of(self.settings.tracking.uri).get_run(job.mlflow_run_id or "")
+        return {
+            (logged.dataset.name, logged.dataset.digest) for logged in run.inputs.dataset_inputs
+        }
+
+    def training(self, job: SweepJob) -> dict[str, Any]:
+        """What the run of a job says of its training."""
+        run = Tracker(self.settings.tracking).run(job.mlflow_run_id or "")
+        return dict(run.read_dict("steps/training.json"))
+
     def metrics(self, run_id: str) -> dict[str, float]:
         return dict(client_of(self.settings.tracking.uri).get_run(run_id).data.metrics)
 
@@ -85,6 +99,9 @@ def start_sweep(
     def start(rates: Sequence[str], *, search: dict[str, Any] | None = None, **sweep: Any) -> Sweep:
         settings = make_settings(workplace, split=SplitConfig(validation_share=0.4))
         settings = dataclasses.replace(settings, sweep=SweepConfig(**sweep))
+        request = TrainRequest(
+            session_id=session, model_type="embedding", tracking=settings.tracking
+        )
         objectives = check_objective(settings, database, session, "embedding")
         values = list(map(float, rates))
         rate = Parameter(
@@ -99,6 +116,7 @@ def start_sweep(
             objectives,
             search=SearchConfig(**(search or {})),
             space=SearchSpace((rate,)),
+            pins=pins_of_now(database, request),
         )
         for value in values:
             study.add_job({rate.name: value})
@@ -242,6 +260,25 @@ def test_job_that_was_stopped_continues_in_the_same_run(start_sweep: Callable[..
     assert (job.state, job.mlflow_run_id) == (JobState.FINISHED, stopped.mlflow_run_id)
     assert job.steps == 3
     assert sweep.tags(job.mlflow_run_id or "")["tunetrail.resumed"] == "1"
+
+
+@pytest.mark.processes
+def test_job_that_begins_later_learns_from_the_same_samples_and_root(
+    start_sweep: Callable[..., Sweep],
+) -> None:
+    sweep = start_sweep(["1e-3", "1e-2"])
+    first = sweep.run(0)
+    # Root moves, and samples arrive, before the second one begins.
+    decide_sweep(sweep.settings, sweep.database, sweep.run_id)
+    assert [line.version for line in sweep.database.promotions("embedding")] == ["1"]
+    later = [{"anchor": f"later {row}", "positive": f"arrived {row}"} for row in range(9)]
+    store_rows(sweep.database, "s1", SampleKind.EMBEDDING, later)
+
+    second = sweep.run(1)
+
+    assert sweep.datasets(first) == sweep.datasets(second) != set()
+    starts = [sweep.training(job)["started_from"] for job in (first, second)]
+    assert starts == ["base", "base"]
 
 
 def test_sweep_without_a_finished_job_evaluates_none_and_names_the_reasons(

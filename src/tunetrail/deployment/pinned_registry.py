@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from tunetrail.deployment.flavors import Flavor
-from tunetrail.deployment.model_version import ModelVersion
+from tunetrail.deployment.model_version import DIGEST_TAG, ModelVersion
 from tunetrail.deployment.registry import ReadDigest, Registry, no_digest
 from tunetrail.errors import DeploymentError, UserError
 from tunetrail.stores.tracking import Tracker
@@ -43,12 +43,14 @@ class PinnedRegistry(Registry):
         version = self.alias.find(number)
         if version is None:
             raise UserError(
-                f"RUN_ID must be a run whose root is still in MLflow, got one that needs "
-                f"models:/{self.name}/{number}, which was deleted. Without it, the run can't be "
-                "repeated."
+                f"models:/{self.name}/{number} was root when the run or its sweep began, and must "
+                "still be in MLflow, but was deleted. Nothing can begin with it again."
             )
         return ModelVersion(
-            name=self.name, version=number, base_model=version.tags.get("tunetrail.base_model")
+            name=self.name,
+            version=number,
+            base_model=version.tags.get("tunetrail.base_model"),
+            digest=version.tags.get(DIGEST_TAG),
         )
 
     def register(self, *arguments: Any, **keywords: Any) -> NoReturn:

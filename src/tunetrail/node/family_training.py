@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunetrail.config import Settings, name_of_sessions
+from tunetrail.deployment.pinned_registry import PinnedRegistry
+from tunetrail.deployment.registry import Registry
 from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.node.started_run import StartedRun, session_tags
 from tunetrail.pipeline import STAGES, STEPS, DataSciencePipeline, Outcome
@@ -14,6 +16,7 @@ from tunetrail.pipeline.history import History, RunLedger
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.pipeline.looks import earlier_looks, promotion_rows, recorded_digest
 from tunetrail.pipeline.model_family import ModelFamily
+from tunetrail.pipeline.pins import Pins
 from tunetrail.pipeline.recording import resumable, summarize
 from tunetrail.pipeline.replay import earlier_sessions
 from tunetrail.pipeline.session_rows import rows_by_session
@@ -30,11 +33,13 @@ class FamilyTraining:
         settings: What is trained and how.
         database: Holds the session, and the ledger of root's moves.
         started: The run, and what an earlier attempt left of it.
+        pins: What it begins with, whatever has come since; None for what there is now.
     """
 
     settings: Settings
     database: DatabaseManager
     started: StartedRun
+    pins: Pins | None = None
 
     @property
     def families(self) -> tuple[ModelFamily, ...]:
@@ -91,21 +96,31 @@ class FamilyTraining:
         interrupted = started.model_runs.get(family.name)
         shares_run = started.shares_run(family)
         tracker = started.run.tracker
+        history = self._history(family)
 
         return DataSciencePipeline(self.settings, tracker=tracker).run(
             family.name,
-            rows_by_session(self.database, session_ids, family, self.settings),
+            rows_by_session(self.database, session_ids, family, self.settings, self.pins),
             name=name_of_sessions(session_ids),
             parent=None if shares_run else started.run,
             tags=session_tags(session_ids),
             on_validation=on_validation,
-            history=self._history(family),
+            history=history,
             general_file=started.general_files.get(family.name),
             selection=started.selection,
+            registry=self._pinned_registry(family, history),
             until=until,
             run=started.run if shares_run else None,
             resumed=tracker.run(interrupted.run_id) if interrupted else None,
         )
+
+    def _pinned_registry(self, family: ModelFamily, history: History) -> Registry | None:
+        """Return the registry in which root is the pinned version; None without pins."""
+        if self.pins is None:
+            return None
+        name = self.settings.tracking.registered_name(family.name)
+        tracker, flavor = self.started.run.tracker, family.flavor
+        return PinnedRegistry(tracker, name, flavor, self.pins.root, history.read_digest)
 
     def _history(self, family: ModelFamily) -> History:
         """Return what the database knows of the family's earlier trainings."""

@@ -20,6 +20,7 @@ from tunetrail.node.run_start import check_trainable, reopen_run, start_run
 from tunetrail.node.started_run import StartedRun, selection_by_hand
 from tunetrail.pipeline import Outcome
 from tunetrail.pipeline.environment import log_environment
+from tunetrail.pipeline.pins import Pins
 from tunetrail.pipeline.planning.run_plan import RunPlan
 from tunetrail.pipeline.recording import write_note
 from tunetrail.pipeline.requests import (
@@ -118,6 +119,7 @@ class ModelTrainingNode:
         *,
         on_start: Callable[[str], None] = ignore_start,
         on_validation: ValidationSink = ignore_validation,
+        pins: Pins | None = None,
     ) -> Outcome:
         """Train one model and score it on the validation rows, as a job of a sweep does.
 
@@ -129,6 +131,8 @@ class ModelTrainingNode:
             on_start: Receives the run's id in MLflow before anything is trained.
             on_validation: Receives the monitored value of each validation; may raise `Pruned` to
                 end the run.
+            pins: The samples and the root that the training begins with, whatever has come since;
+                None for those of now.
 
         Returns:
             The outcome, in the state `fitted` or `pruned`.
@@ -138,7 +142,8 @@ class ModelTrainingNode:
             TunetrailError: Something failed; the run is marked as failed with the reason.
         """
         session_ids, model_type = checked_request(request)
-        for session_id in session_ids:
+        # What was logged meanwhile isn't among the pinned samples, or would take some of them back.
+        for session_id in session_ids if pins is None else ():
             collect(self.db_manager, session_id)
         family = single_family(summaries_of(self.db_manager, session_ids), model_type)
 
@@ -148,7 +153,7 @@ class ModelTrainingNode:
             self._started(session_ids, family.name) as started,
         ):
             on_start(started.run.run_id)
-            return self._complete_fit(started, on_validation)
+            return self._complete_fit(started, on_validation, pins)
 
     def _started(
         self, session_ids: Sequence[str], model_type: str
@@ -208,6 +213,7 @@ class ModelTrainingNode:
         *,
         force: bool = False,
         on_validation: ValidationSink = ignore_validation,
+        pins: Pins | None = None,
     ) -> Outcome:
         """Continue a run of `fit` that was stopped or killed, as if it had never ended.
 
@@ -215,6 +221,7 @@ class ModelTrainingNode:
             run_id: The run's id in MLflow.
             force: Take a run that was not ended on another host for dead.
             on_validation: As for `fit`.
+            pins: As for `fit`; for a run that was stopped before it had read its rows.
 
         Raises:
             UserError: As for `resume`.
@@ -226,7 +233,7 @@ class ModelTrainingNode:
             telling_hook(self.db_manager),
             reopen_run(node.settings, self.db_manager, resumable_run) as started,
         ):
-            return node._complete_fit(started, on_validation)
+            return node._complete_fit(started, on_validation, pins)
 
     def _reopened(
         self, run_id: str, force: bool, model_dir: str | None = None
@@ -305,13 +312,15 @@ class ModelTrainingNode:
             results, run_id=started.run.run_id, report=self.report, page=self.page
         )
 
-    def _complete_fit(self, started: StartedRun, on_validation: ValidationSink) -> Outcome:
+    def _complete_fit(
+        self, started: StartedRun, on_validation: ValidationSink, pins: Pins | None
+    ) -> Outcome:
         """Train the only family of the run until its fit, and store how the run ended."""
         run = started.run
         with run.finish_on_exit():
             if not run.resumed:
                 self._log_settings(run)
-            training = self._family_training(started)
+            training = self._family_training(started, pins)
             (family,) = training.families
             outcome = training.train(family, until="fit", on_validation=on_validation)
 
@@ -320,8 +329,10 @@ class ModelTrainingNode:
         )
         return outcome
 
-    def _family_training(self, started: StartedRun) -> FamilyTraining:
-        return FamilyTraining(settings=self.settings, database=self.db_manager, started=started)
+    def _family_training(self, started: StartedRun, pins: Pins | None = None) -> FamilyTraining:
+        return FamilyTraining(
+            settings=self.settings, database=self.db_manager, started=started, pins=pins
+        )
 
     def _log_settings(self, run: TrackedRun) -> None:
         settings = plain_settings(self.settings, self.db_manager.shown_url)

@@ -11,6 +11,7 @@ from tunetrail.config import Settings
 from tunetrail.data.rows import rows_frame, rows_of_shapes
 from tunetrail.errors import ConfigError, did_you_mean
 from tunetrail.pipeline.model_family import ModelFamily
+from tunetrail.pipeline.pins import Pins
 from tunetrail.samples import shape_named
 from tunetrail.stores.database import DatabaseManager
 
@@ -32,23 +33,37 @@ class SessionRows:
 
 
 def session_frames(
-    database: DatabaseManager, session_id: str, family: ModelFamily
+    database: DatabaseManager, session_id: str, family: ModelFamily, last_id: int | None = None
 ) -> Iterator[pd.DataFrame]:
-    """Yield a session's samples of a family in frames, so that few rows are in memory at a time."""
-    for chunk in database.read_samples(session_id, family.kind):
+    """Yield a session's samples of a family in frames, so that few rows are in memory at a time.
+
+    With `last_id`, samples that came after that row are left out.
+    """
+    for chunk in database.read_samples(session_id, family.kind, last_id=last_id):
         yield rows_frame((stored.row_id, stored.sample) for stored in chunk)
 
 
 def training_frames(
-    database: DatabaseManager, session_id: str, family: ModelFamily, settings: Settings
+    database: DatabaseManager,
+    session_id: str,
+    family: ModelFamily,
+    settings: Settings,
+    last_id: int | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Yield the frames of a session that a training prepares.
 
     If the session has samples of several objectives and the settings choose none, these are the
     samples of the family's default objective; a warning names the others.
+
+    Args:
+        database: The database that holds the session.
+        session_id: The session.
+        family: The family that learns from the samples.
+        settings: All that can be set.
+        last_id: The last row that counts; None for the newest one.
     """
-    frames = session_frames(database, session_id, family)
-    counts = database.count_shapes(session_id, family.kind)
+    frames = session_frames(database, session_id, family, last_id)
+    counts = database.count_shapes(session_id, family.kind, last_id)
     shapes = _default_shapes(counts, family, settings)
     if not shapes:
         yield from frames
@@ -82,16 +97,24 @@ def _default_shapes(
 
 
 def rows_by_session(
-    database: DatabaseManager, session_ids: Sequence[str], family: ModelFamily, settings: Settings
+    database: DatabaseManager,
+    session_ids: Sequence[str],
+    family: ModelFamily,
+    settings: Settings,
+    pins: Pins | None = None,
 ) -> dict[str, SessionRows]:
-    """Return what a training prepares of each session, which is read when it is needed."""
-    return {
-        session_id: SessionRows(
-            rows=training_frames(database, session_id, family, settings),
+    """Return what a training prepares of each session, which is read when it is needed.
+
+    With `pins`, samples that came later are left out.
+    """
+    sessions = {}
+    for session_id in session_ids:
+        last_id = None if pins is None else pins.last_id(session_id)
+        sessions[session_id] = SessionRows(
+            rows=training_frames(database, session_id, family, settings, last_id),
             reference=previous_rows(database, session_id, family, settings),
         )
-        for session_id in session_ids
-    }
+    return sessions
 
 
 def previous_rows(

@@ -34,7 +34,12 @@ from tunetrail.stores.failures import shown
 from tunetrail.stores.ingestion import CHUNK_SIZE, Derive, IngestReport, Occurrences
 from tunetrail.stores.ledger import PromotionRecord
 from tunetrail.stores.log_entries import LogEntry
-from tunetrail.stores.sessions import RejectedSample, SessionSummary, StoredSample
+from tunetrail.stores.sessions import (
+    RejectedSample,
+    SampleSnapshot,
+    SessionSummary,
+    StoredSample,
+)
 from tunetrail.stores.training_runs import RunState, TrainingRun
 from tunetrail.stores.watched_sessions import LastRun
 
@@ -45,6 +50,7 @@ __all__ = [
     "PromotionRecord",
     "RejectedSample",
     "RunState",
+    "SampleSnapshot",
     "SessionSummary",
     "StoredSample",
     "TrainingRun",
@@ -242,9 +248,16 @@ class DatabaseManager:
         return ingestion.store(self._database, session_id, samples, chunk_size=chunk_size)
 
     def read_samples(
-        self, session_id: str, kind: SampleKind, *, chunk_size: int = 1000
+        self,
+        session_id: str,
+        kind: SampleKind,
+        *,
+        chunk_size: int = 1000,
+        last_id: int | None = None,
     ) -> Iterator[list[StoredSample]]:
         """Return an iterator over a session's samples in lists of up to `chunk_size`, by row id.
+
+        With `last_id`, samples that came after that row are left out.
 
         Raises:
             SessionError: There is no such session; raised by this call, not by the iterator.
@@ -253,7 +266,15 @@ class DatabaseManager:
             raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
         # Here and not in the iterator, which would raise the error only when it is used.
         sessions.check_session(self._database, session_id)
-        return sessions.read_samples(self._database, session_id, SampleKind(kind), chunk_size)
+        return sessions.read_samples(
+            self._database, session_id, SampleKind(kind), chunk_size, last_id
+        )
+
+    def snapshot_samples(
+        self, session_id: str, kind: SampleKind, last_id: int | None = None
+    ) -> SampleSnapshot:
+        """Return which samples of a kind a session has, up to a row id; None for all of them."""
+        return sessions.snapshot_samples(self._database, session_id, kind, last_id)
 
     def read_own_columns(self, row_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
         """Return, by row id, the columns of samples that no shape knows; unknown ids are absent."""
@@ -267,9 +288,11 @@ class DatabaseManager:
         """Return the row ids of a session's samples of a kind, ascending."""
         return sessions.sample_ids(self._database, session_id, kind)
 
-    def count_shapes(self, session_id: str, kind: SampleKind) -> dict[str, int]:
-        """Return how many samples of each shape a session has, by shape."""
-        return sessions.count_shapes(self._database, session_id, kind)
+    def count_shapes(
+        self, session_id: str, kind: SampleKind, last_id: int | None = None
+    ) -> dict[str, int]:
+        """Return how many samples of each shape a session has up to a row id, by shape."""
+        return sessions.count_shapes(self._database, session_id, kind, last_id)
 
     def rejected_samples(self, session_id: str) -> list[RejectedSample]:
         """Return the session's rejected rows; raises `SessionError` for an unknown session."""

@@ -1,5 +1,6 @@
 """Read the sessions of the database: samples, rejected rows and summaries."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,21 @@ class StoredSample:
 
     row_id: int
     sample: Sample
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleSnapshot:
+    """The samples of one kind that a session has at a moment.
+
+    Attributes:
+        last_id: The id of the newest row; 0 without any.
+        rows: Number of rows.
+        digest: SHA-256 (hex) of the ids and the contents of all rows.
+    """
+
+    last_id: int
+    rows: int
+    digest: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,12 +143,24 @@ def discard_session_without_samples(database: DatabaseConnection, session_id: st
 
 
 def read_samples(
-    database: DatabaseConnection, session_id: str, kind: SampleKind, chunk_size: int
+    database: DatabaseConnection,
+    session_id: str,
+    kind: SampleKind,
+    chunk_size: int,
+    last_id: int | None = None,
 ) -> Iterator[list[StoredSample]]:
-    """Yield the samples that are present at the start, by row id; each chunk in a transaction."""
+    """Yield the samples that are present at the start, by row id; each chunk in a transaction.
+
+    Args:
+        database: The database.
+        session_id: The session.
+        kind: The kind of the samples.
+        chunk_size: Rows of a chunk.
+        last_id: The last row that counts; None for the newest one.
+    """
     row = SampleRow
     columns = (row.id, row.shape, row.content, row.group_name, row.timestamp, row.weight, row.extra)
-    is_of_kind = (row.session_id == session_id, row.kind == str(kind))
+    is_of_kind = _samples_of_kind(session_id, kind, last_id)
     with database.reading() as connection:
         # Samples that arrive while these are read are left to the next training.
         last_id = connection.scalar(select(func.max(row.id)).where(*is_of_kind)) or 0
@@ -206,17 +234,53 @@ def sample_ids(database: DatabaseConnection, session_id: str, kind: SampleKind) 
         return list(connection.scalars(statement))
 
 
-def count_shapes(database: DatabaseConnection, session_id: str, kind: SampleKind) -> dict[str, int]:
-    """Return how many samples of each shape a session has, by shape."""
+def snapshot_samples(
+    database: DatabaseConnection, session_id: str, kind: SampleKind, last_id: int | None = None
+) -> SampleSnapshot:
+    """Return which samples of a kind a session has, up to a row id; None for all of them."""
+    row = SampleRow
+    statement = (
+        select(row.id, row.digest)
+        .where(*_samples_of_kind(session_id, kind, last_id))
+        .order_by(row.id)
+    )
+    newest_id = rows = 0
+    contents = hashlib.sha256()
+    with database.reading() as connection:
+        for newest_id, digest in connection.execute(statement):
+            contents.update(f"{newest_id}:{digest};".encode())
+            rows += 1
+    return SampleSnapshot(last_id=newest_id, rows=rows, digest=contents.hexdigest())
+
+
+def count_shapes(
+    database: DatabaseConnection, session_id: str, kind: SampleKind, last_id: int | None = None
+) -> dict[str, int]:
+    """Return how many samples of each shape a session has, by shape.
+
+    Args:
+        database: The database.
+        session_id: The session.
+        kind: The kind of the samples.
+        last_id: The last row that counts; None for the newest one.
+    """
     row = SampleRow
     statement = (
         select(row.shape, func.count())
-        .where(row.session_id == session_id, row.kind == str(kind))
+        .where(*_samples_of_kind(session_id, kind, last_id))
         .group_by(row.shape)
         .order_by(row.shape)
     )
     with database.reading() as connection:
         return {shape: count for shape, count in connection.execute(statement)}
+
+
+def _samples_of_kind(
+    session_id: str, kind: SampleKind, last_id: int | None
+) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions for the samples of a kind of a session, up to a row id."""
+    conditions = (SampleRow.session_id == session_id, SampleRow.kind == str(kind))
+    return conditions if last_id is None else (*conditions, SampleRow.id <= last_id)
 
 
 def read_rejected_samples(database: DatabaseConnection, session_id: str) -> list[RejectedSample]:

@@ -18,6 +18,7 @@ from tunetrail.stores.run_tags import SWEEP_TAG
 from tunetrail.stores.tracking import TrackedRun, Tracker, shown_uri
 from tunetrail.sweeps.launchers import slots_of
 from tunetrail.sweeps.launchers.base import JobLauncher
+from tunetrail.sweeps.pinning import pins_of_now, warn_of_changes
 from tunetrail.sweeps.space import SearchSpace
 from tunetrail.sweeps.study import SweepStudy
 from tunetrail.sweeps.sweep_job import JobState, SweepJob
@@ -83,6 +84,7 @@ class SweepDriver:
             space=space,
             overrides=public,
             settings=_shared_settings(request),
+            pins=pins_of_now(manager, request),
         )
         return cls(manager, request, run, study)
 
@@ -90,7 +92,9 @@ class SweepDriver:
     def reopen(cls, manager: DatabaseManager, request: TrainRequest, run_id: str) -> Self:
         """Open the run and the study of a sweep whose driver has ended."""
         study = SweepStudy.open(manager, run_id)
-        _warn_of_changes(study.plan.settings, request)
+        _warn_of_edited_files(study.plan.settings, request)
+        if study.plan.pins is not None:
+            warn_of_changes(study.plan.pins, manager, request)
         run = Tracker(request.tracking).run(run_id)
         run.reopen()
         return cls(manager, request, run, study)
@@ -200,7 +204,7 @@ def _shared_settings(request: TrainRequest) -> dict[str, Any]:
     return values
 
 
-def _warn_of_changes(before: Mapping[str, Any], request: TrainRequest) -> None:
+def _warn_of_edited_files(before: Mapping[str, Any], request: TrainRequest) -> None:
     """Say which settings differ from those that a sweep began with.
 
     A sweep keeps its overrides. The files of conf/ and experiments/ may have been edited since.

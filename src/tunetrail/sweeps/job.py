@@ -141,12 +141,13 @@ def _fit(
     run_id = job.mlflow_run_id
     if run_id is not None and _has_begun(node.settings, run_id):
         logger.info("job %d continues with the run %s", job.number, run_id)
-        return node.resume_fit(run_id, on_validation=pruning)
+        return node.resume_fit(run_id, on_validation=pruning, pins=study.plan.pins)
 
     return node.fit(
         {"session_id": session_id, "model_type": model_type},
         on_start=lambda started_run_id: study.start_job(job.number, started_run_id),
         on_validation=pruning,
+        pins=study.plan.pins,
     )
 
 

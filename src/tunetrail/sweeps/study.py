@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from tunetrail.config import SearchConfig
 from tunetrail.errors import TrainingError, UserError
+from tunetrail.pipeline.pins import Pins
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.sweeps.samplers import make_pruner, make_sampler
 from tunetrail.sweeps.space import SearchSpace, Value
@@ -59,6 +60,7 @@ class SweepStudy:
         space: SearchSpace,
         overrides: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
+        pins: Pins | None = None,
     ) -> Self:
         """Make the study of a new sweep, without jobs.
 
@@ -70,6 +72,7 @@ class SweepStudy:
             space: The parameters that vary.
             overrides: What the sweep was started with, without passwords.
             settings: What the first job was composed of, by key.
+            pins: The samples and the root that jobs begin with; None for those of their own start.
         """
         plan = SweepPlan(
             objectives=tuple(objectives),
@@ -77,6 +80,7 @@ class SweepStudy:
             space=space,
             overrides=tuple(overrides),
             settings=settings or {},
+            pins=pins,
         )
         directions = [goal.direction for goal in objectives]
         study = optuna.create_study(

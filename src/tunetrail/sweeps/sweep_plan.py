@@ -8,6 +8,7 @@ from typing import Any, Self
 from optuna.study import StudyDirection
 
 from tunetrail.config import SearchConfig
+from tunetrail.pipeline.pins import Pins
 from tunetrail.sweeps.space import SearchSpace
 
 
@@ -34,6 +35,7 @@ class SweepPlan:
         space: The parameters that vary.
         overrides: What the sweep was started with, without passwords.
         settings: What the first job was composed of, by key; empty for sweeps of older versions.
+        pins: The samples and the root that jobs begin with; None for sweeps of older versions.
     """
 
     objectives: tuple[Objective, ...]
@@ -41,6 +43,7 @@ class SweepPlan:
     space: SearchSpace
     overrides: tuple[str, ...]
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pins: Pins | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
@@ -50,15 +53,18 @@ class SweepPlan:
             "space": self.space.to_plain(),
             "overrides": list(self.overrides),
             "settings": dict(self.settings),
+            "pins": None if self.pins is None else self.pins.to_plain(),
         }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
         """Return the plan that `to_plain` gave."""
+        pins = plain.get("pins")
         return cls(
             objectives=tuple(Objective(**objective) for objective in plain["objectives"]),
             search=SearchConfig(**plain["search"]),
             space=SearchSpace.from_plain(plain["space"]),
             overrides=tuple(plain["overrides"]),
             settings=plain.get("settings", {}),
+            pins=None if pins is None else Pins.from_plain(pins),
         )

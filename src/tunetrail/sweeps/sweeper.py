@@ -126,15 +126,20 @@ class TunetrailSweeper(Sweeper):
         shared: Sequence[str],
     ) -> "SweepDriver":
         """Check all jobs, and make the sweep's run and study."""
+        from tunetrail.collecting import collect
         from tunetrail.pipeline.requests import summaries_of
         from tunetrail.sweeps.driver import SweepDriver
         from tunetrail.sweeps.job_checks import check_job, check_same
         from tunetrail.sweeps.objectives import check_objective
         from tunetrail.sweeps.samplers import checked_search
 
+        session_ids = checked_session_ids(first.session_id)
+        # Once for all jobs: they learn from the samples that are there now.
+        for session_id in session_ids:
+            collect(manager, session_id)
         objectives = check_objective(first, manager, first.session_id, first.model_type)
         # Of the first job for all: `check_same` makes sure that they have the same sessions.
-        summaries = summaries_of(manager, checked_session_ids(first.session_id))
+        summaries = summaries_of(manager, session_ids)
         search = checked_search(SearchConfig(**self.search), space, len(objectives))
 
         values_of_jobs = space.grid() if search.sampler == "grid" else space.probes()

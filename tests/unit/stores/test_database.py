@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from datetime import UTC
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -223,6 +224,26 @@ def test_read_samples_ignores_rows_that_arrive_meanwhile(manager, session):
     first = next(chunks)
     manager.ingest(session, [ROWS["text"]], SampleKind.EMBEDDING)
     assert len(first) + sum(len(chunk) for chunk in chunks) == 25
+
+
+def test_samples_up_to_a_row_are_those_of_a_moment(manager, session):
+    kind = SampleKind.EMBEDDING
+    then = manager.snapshot_samples(session, kind)
+    samples = list(chain.from_iterable(manager.read_samples(session, kind)))
+    shapes = manager.count_shapes(session, kind)
+    manager.ingest(session, [{"text": "this came later"}], kind)
+
+    now = manager.snapshot_samples(session, kind)
+
+    assert (now.rows, manager.snapshot_samples(session, kind, then.last_id)) == (
+        then.rows + 1,
+        then,
+    )
+    read = chain.from_iterable(manager.read_samples(session, kind, last_id=then.last_id))
+    assert list(read) == samples and len(samples) == then.rows
+    assert manager.count_shapes(session, kind, then.last_id) == shapes
+    assert manager.snapshot_samples(session, kind, 0).rows == 0
+    assert list(manager.read_samples(session, kind, last_id=0)) == []
 
 
 def test_read_samples_of_the_other_kind_gives_nothing(manager, session):

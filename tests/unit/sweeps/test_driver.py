@@ -1,14 +1,35 @@
-"""The driver of a sweep that is resumed after files of its configuration were edited."""
+"""The driver of a sweep that is resumed after files, samples or root have changed."""
 
+import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
 
 from tunetrail.config import SearchConfig, TrackingConfig, TrainRequest
+from tunetrail.deployment.root_alias import RootAlias
+from tunetrail.pipeline.pins import Pins
+from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.tables import SampleRow
+from tunetrail.stores.tracking import Tracker
 from tunetrail.sweeps.driver import SweepDriver
+from tunetrail.sweeps.pinning import pins_of_now, warn_of_changes
 from tunetrail.sweeps.space import SearchSpace
 from tunetrail.sweeps.sweep_plan import Objective
+
+
+def rows(first: int, last: int) -> list[dict[str, str]]:
+    return [
+        {"anchor": f"question {row}", "positive": f"answer {row}"} for row in range(first, last)
+    ]
+
+
+def promote(tracker: Tracker, name: str) -> None:
+    """Make a version root, as a promotion does; its model is of no interest."""
+    tracker.client.create_registered_model(name)
+    version = tracker.client.create_model_version(name, "models:/m-0")
+    RootAlias(tracker=tracker, name=name).move(version.version)
 
 
 def test_what_has_changed_since_a_sweep_began_is_said(
@@ -19,6 +40,7 @@ def test_what_has_changed_since_a_sweep_began_is_said(
         return TrainRequest(session_id="s1", tracking=tracking, **changes)  # type: ignore[arg-type]
 
     with DatabaseManager(f"sqlite:///{workplace}/tunetrail.db") as manager:
+        manager.ingest("s1", rows(0, 4), SampleKind.EMBEDDING)
         driver = SweepDriver.start(
             manager,
             request(),
@@ -32,5 +54,33 @@ def test_what_has_changed_since_a_sweep_began_is_said(
         SweepDriver.reopen(manager, request(model_dir="elsewhere"), sweep)
         assert caplog.text == ""
         SweepDriver.reopen(manager, request(seed=7), sweep)
+        assert "have changed: seed was 42, is 7; jobs that have not begun" in caplog.text
 
-    assert "have changed: seed was 42, is 7; jobs that have not begun" in caplog.text
+        manager.ingest("s1", rows(4, 7), SampleKind.EMBEDDING)
+        promote(driver.tracked_run.tracker, "embedding")
+        caplog.clear()
+        SweepDriver.reopen(manager, request(), sweep)
+
+    assert caplog.messages == [
+        "since the sweep began: 3 new samples of the session s1 are left out; root is version 1, "
+        "and jobs still begin with none"
+    ]
+
+
+def test_samples_that_are_gone_are_said(
+    manager: DatabaseManager, caplog: pytest.LogCaptureFixture, workplace: Path
+) -> None:
+    tracking = TrackingConfig(uri=f"sqlite:///{workplace}/mlflow.db")
+    request = TrainRequest(session_id="s1", tracking=tracking)
+    manager.ingest("s1", rows(0, 4), SampleKind.EMBEDDING)
+    pins = pins_of_now(manager, request)
+    assert Pins.from_plain(json.loads(json.dumps(pins.to_plain()))) == pins
+    warn_of_changes(pins, manager, request)
+    assert caplog.messages == []
+
+    with manager._database.transaction() as connection:
+        connection.execute(delete(SampleRow).where(SampleRow.id == pins.last_id("s1")))
+    warn_of_changes(pins, manager, request)
+
+    (line,) = caplog.messages
+    assert "1 of 4 samples of the session s1 are gone or have changed" in line
