@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunetrail.config import SET_BY_SWEEP
 from tunetrail.config.keys import all_settings
 from tunetrail.errors import UserError
 from tunetrail.nearest_words import nearest_words
 from tunetrail.plain_values import plain_values
 from tunetrail.stores.listed_run import ListedRun
+from tunetrail.stores.mlflow_pages import run_page
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.run_tags import FAMILY_TAG, SWEEP_TAG
 from tunetrail.stores.shown_runs import RunReader, is_training_or_sweep
 
 REPORT = "report/report.html"
 _CONFIGURATION = "config.json"
-_NOT_SETTINGS = ("session_id", "model_type", "database", "tracking")
+_NOT_SETTINGS = ("session_id", "model_type", "database", "tracking", *SET_BY_SWEEP)
 """What a run was asked to do, which the summary has anyway, and where the stores are."""
 _SHOWN_RUNS = 3
 _ENDED_EARLY = ("failed", "interrupted", "killed")
@@ -193,7 +195,7 @@ def summarize_run(reader: RunReader, reference: str, *, page_address: str) -> Ru
         sweep=run.parent_run_id,
         configuration=dict(_changed_settings(settings)),
         families=families,
-        page=f"{page_address}/#/experiments/{run.experiment_id}/runs/{run.run_id}",
+        page=run_page(page_address, run.experiment_id, run.run_id),
         report=reader.location(run, REPORT) if has_report else None,
         artifacts=reader.location(run),
         next_command=next_command,

@@ -26,6 +26,7 @@ def ui(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     check_address(options.host, options.port)
     # Imported only after parsing: --help doesn't wait for MLflow.
+    from tunetrail.stores.mlflow_pages import experiment_page
     from tunetrail.stores.run_list import existing_experiment
     from tunetrail.stores.tracking import shown_uri
 
@@ -76,18 +77,3 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_output_options(parser)
 
     return parser.parse_args(arguments)
-
-
-def experiment_page(server: str, experiment_id: str, run_id: str | None = None) -> str:
-    """Return the address of an experiment's runs on a server, or the page of one run.
-
-    Args:
-        server: The server's address.
-        experiment_id: The experiment.
-        run_id: The run; None for all of them.
-    """
-    runs = f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs"
-    if run_id is not None:
-        return f"{runs}/{run_id}"
-    # Without it, MLflow opens its pages for chat applications.
-    return f"{runs}?workflowType=machine_learning"

@@ -49,7 +49,7 @@ from tunetrail.config.stores import (
     TrackingConfig,
     default_database_url,
 )
-from tunetrail.config.sweep import SearchConfig, SweepConfig
+from tunetrail.config.sweep import SET_BY_SWEEP, SearchConfig, SweepConfig
 from tunetrail.config.training import (
     AUTO,
     BASE,
@@ -83,6 +83,7 @@ __all__ = [
     "OBJECTIVES",
     "OPTIMIZERS",
     "SCHEDULES",
+    "SET_BY_SWEEP",
     "AdapterConfig",
     "AugmentationConfig",
     "AveragingConfig",

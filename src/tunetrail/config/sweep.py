@@ -15,6 +15,8 @@ from tunetrail.config.training import AUTO
 
 SAMPLERS = ("grid", "random", "tpe", "cmaes")
 PRUNERS = ("none", "median", "asha", "hyperband")
+SET_BY_SWEEP = ("sweep.run_id", "sweep.job")
+"""Keys that say which job of which sweep a training is; nobody sets them by hand."""
 
 
 def _names_objectives(value: object) -> bool:

@@ -29,7 +29,7 @@ from tunetrail.pipeline.requests import (
     single_family,
     summaries_of,
 )
-from tunetrail.pipeline.run_settings import leaves, plain_settings, settings_of
+from tunetrail.pipeline.run_settings import params_of, plain_settings, settings_of
 from tunetrail.pipeline.stages.fit import ValidationSink, ignore_validation
 from tunetrail.pipeline.training_result import TrainingResult
 from tunetrail.run_reports import try_to_log_report
@@ -39,6 +39,7 @@ from tunetrail.stores.resumable_runs import (
     ResumableRun,
     find_resumable_run,
 )
+from tunetrail.stores.run_tags import SWEEP_JOB_TAG
 from tunetrail.stores.tracking import TrackedRun
 from tunetrail.verbosity import saying
 
@@ -338,5 +339,7 @@ class ModelTrainingNode:
         settings = plain_settings(self.settings, self.db_manager.shown_url)
         run.log_dict(settings, "config.yaml")
         run.log_dict(settings, CONFIGURATION)
-        run.log_params(dict(leaves(settings)))
+        run.log_params(params_of(settings))
+        if self.settings.sweep.job is not None:
+            run.set_tags({SWEEP_JOB_TAG: self.settings.sweep.job})
         log_environment(run)

@@ -4,7 +4,13 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_type_hints
 
-from tunetrail.config import MODEL_SECTIONS, ModelSection, Settings, TrackingConfig
+from tunetrail.config import (
+    MODEL_SECTIONS,
+    SET_BY_SWEEP,
+    ModelSection,
+    Settings,
+    TrackingConfig,
+)
 from tunetrail.config.argument_types import check_type
 from tunetrail.errors import ConfigError, UserError, did_you_mean
 from tunetrail.stores.tracking_errors import shown_uri
@@ -40,6 +46,15 @@ def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", value
 
 
+def params_of(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain settings as the parameters of a run, by their dotted names.
+
+    Which job of a sweep a run is isn't among them: MLflow's pages would show it as a difference
+    between the jobs, next to what was swept.
+    """
+    return {name: value for name, value in leaves(plain) if name not in SET_BY_SWEEP}
+
+
 def family_params(settings: Settings, section: ModelSection) -> dict[str, Any]:
     """Return the settings of one family as parameters of its run, with their dotted names.
 
@@ -51,7 +66,7 @@ def family_params(settings: Settings, section: ModelSection) -> dict[str, Any]:
     for name in ("database", "tracking", "watch", *MODEL_SECTIONS):
         if getattr(settings, name, None) is not section:
             plain.pop(name, None)
-    return dict(leaves(plain))
+    return params_of(plain)
 
 
 def settings_of(plain: Mapping[str, Any], tracking: TrackingConfig) -> Settings:

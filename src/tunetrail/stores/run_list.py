@@ -14,7 +14,13 @@ from tunetrail.config import sessions_of_name
 from tunetrail.errors import UserError, did_you_mean
 from tunetrail.stores.listed_run import ListedRun
 from tunetrail.stores.run_tags import SWEEP_TAG, TRAINING_RUN_TAG
-from tunetrail.stores.tracking import BATCH, Tracker, existing_store, tracking_errors
+from tunetrail.stores.tracking import (
+    BATCH,
+    Tracker,
+    existing_store,
+    shown_uri,
+    tracking_errors,
+)
 
 _CONDITION = re.compile(r"\s*(?P<key>.+?)\s*(?P<sign>!=|>=|<=|=|>|<)\s*(?P<value>.*?)\s*")
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
@@ -26,6 +32,8 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "<=": le,
 }
 _SHOWN_KEYS = 4
+_DEFAULT_EXPERIMENT = "Default"
+"""The name of the experiment that MLflow makes in each new store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +68,20 @@ def existing_experiment(tracking_uri: str, name: str) -> Tracker:
     tracker = existing_store(tracking_uri)
     with tracking_errors(tracker.config.uri):
         names = [experiment.name for experiment in tracker.client.search_experiments()]
-    if name not in names:
+    if name in names:
+        return Tracker(replace(tracker.config, experiment=name))
+
+    # MLflow makes one in each new store.
+    others = [other for other in names if other != _DEFAULT_EXPERIMENT]
+    if not others:
         raise UserError(
-            f"--experiment must be one of {', '.join(names)}, got {name!r}."
-            f"{did_you_mean(name, names)}"
+            f"--experiment must be one of the store {shown_uri(tracking_uri)}, got {name!r}: "
+            "nothing was trained with this store yet. Train first, or name another one with --uri."
         )
-    return Tracker(replace(tracker.config, experiment=name))
+    raise UserError(
+        f"--experiment must be one of {', '.join(others)}, got {name!r}."
+        f"{did_you_mean(name, others)}"
+    )
 
 
 def read_runs(tracker: Tracker) -> list[ListedRun]:

@@ -6,6 +6,9 @@ TRAINING_RUN_TAG = "tunetrail.training_run"
 SWEEP_TAG = "tunetrail.sweep"
 """The tag of a sweep's run with the overrides that it was started with."""
 
+SWEEP_JOB_TAG = "tunetrail.sweep.job"
+"""The tag of a job's run with its number within the sweep, which is the run above it."""
+
 FAMILY_TAG = "tunetrail.family"
 """The tag of a run in which the stages of a model type have begun."""
 

@@ -20,6 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 from tunetrail.errors import TrackingError, state_after
 from tunetrail.paths import write_private_text
 from tunetrail.scratch import scratch_folder
+from tunetrail.stores.mlflow_pages import run_page
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.spools import Report
 from tunetrail.stores.tracking_errors import shown_uri
@@ -165,15 +166,14 @@ class TrackedRun:
         if url.scheme in ("", "file"):
             return str(Path(url2pathname(url.path)) / file)
         if uri.startswith("http"):
-            page = f"experiments/{info.experiment_id}/runs/{self.run_id}/artifacts/{file}"
-            return f"{shown_uri(uri).rstrip('/')}/#/{page}"
+            return run_page(shown_uri(uri), info.experiment_id, self.run_id, file)
         return f"{shown_uri(info.artifact_uri)}/{file}"
 
     def page(self) -> str:
         """Return the address of the run's page: on the server, or on the one of `tunetrail ui`."""
         uri = self.tracker.config.uri
-        server = shown_uri(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
-        return f"{server}/#/experiments/{self.tracker.experiment_id}/runs/{self.run_id}"
+        server = shown_uri(uri) if uri.startswith("http") else "http://127.0.0.1:5000"
+        return run_page(server, self.tracker.experiment_id, self.run_id)
 
     def describe(self, note: str) -> None:
         """Set the note that MLflow's pages show with the run, in Markdown, unless it has one.

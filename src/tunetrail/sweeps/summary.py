@@ -163,6 +163,7 @@ def write_sweep_summary(run: TrackedRun, study: SweepStudy, manager: DatabaseMan
         study: The sweep's study.
         manager: The database, whose ledger knows the decision.
     """
+    from tunetrail.sweeps.job_notes import write_job_notes
     from tunetrail.sweeps.page import sweep_page
     from tunetrail.sweeps.pictures import sweep_pictures
 
@@ -185,6 +186,7 @@ def write_sweep_summary(run: TrackedRun, study: SweepStudy, manager: DatabaseMan
         run.link(best.mlflow_run_id)
     # A note stays as it is, so a sweep that goes on gets it at its end.
     if all(job.has_ended for job in summary.jobs):
+        write_job_notes(run.tracker, summary)
         sentences = [summary.best_in_words, summary.decision, f"{summary.counts_in_words}."]
         run.describe("\n\n".join(as_markdown(text) for text in sentences if text))
 

@@ -68,7 +68,7 @@ def test_runs_says_how_many_it_hides(call_main: CallMain, store: str) -> None:
         (["--columns", "zzz"], "--columns must name a fact, setting or metric"),
         (["--where", "after~1"], "--where must be KEY=VALUE"),
         (["--limit", "-1"], "--limit must be 0 or more, got -1"),
-        (["--experiment", "tunetrial"], "--experiment must be one of"),
+        (["--experiment", "tunetrial"], "--experiment must be one of tunetrail, got"),
     ],
 )
 def test_runs_refuses_what_it_does_not_know_in_one_line(
@@ -86,8 +86,12 @@ def test_runs_makes_no_store(call_main: CallMain, workplace: Path) -> None:
     assert not (workplace / "absent.db").exists()
 
 
-def test_runs_names_the_experiments_that_there_are(call_main: CallMain, workplace: Path) -> None:
+def test_runs_of_a_store_without_trainings_says_so(call_main: CallMain, workplace: Path) -> None:
     result = call_main("runs", "--uri", f"sqlite:///{workplace}/mlflow.db")
 
     assert result.exit_code == 2
-    assert result.error_line.startswith("error: --experiment must be one of ")
+    assert result.error_line == (
+        f"error: --experiment must be one of the store sqlite:///{workplace}/mlflow.db, got "
+        "'tunetrail': nothing was trained with this store yet. Train first, or name another one "
+        "with --uri."
+    )

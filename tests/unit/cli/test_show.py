@@ -89,7 +89,12 @@ def test_show_prints_what_came_of_a_training(
     call_main: CallMain, start: Start, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    settings = {"embedding": {"training": {"learning_rate": 3e-5, "num_epochs": 3}}, "seed": 7}
+    settings = {
+        "embedding": {"training": {"learning_rate": 3e-5, "num_epochs": 3}},
+        "seed": 7,
+        # Of which sweep it is a job isn't a setting.
+        "sweep": {"run_id": "s", "job": 3},
+    }
     run_id = evaluated(start("[b]good[/b]", **settings))
 
     result = call_main("show", run_id[:8])
@@ -99,7 +104,8 @@ def test_show_prints_what_came_of_a_training(
     assert lines[0] == f"training {run_id}: [b]good[/b]"
     assert re.fullmatch(r"succeeded \(started 20.* UTC, took \d+ (s|min)\)", lines[1])
     # The default of num_epochs, and the session, aren't among what differs.
-    settings_shown = [line for line in lines if line.startswith(("seed", "embedding.", "session"))]
+    sections = ("seed", "embedding.", "session", "sweep.")
+    settings_shown = [line for line in lines if line.startswith(sections)]
     assert settings_shown == [
         "session: s1; model type: embedding",
         "seed 7 42",

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from tests.commands import CallMain
 
-from tunetrail.cli.ui import experiment_page
+from tunetrail.stores.mlflow_pages import experiment_page, run_page
 
 
 def test_ui_refuses_a_store_that_is_not_there(call_main: CallMain) -> None:
@@ -59,8 +59,9 @@ def test_ui_refuses_a_server_and_an_unknown_experiment(
     assert unknown.error_line.startswith("error: --experiment must be one of ")
 
 
-def test_the_pages_of_an_experiment_and_a_run_have_addresses() -> None:
-    runs = "http://h:1/#/experiments/3/runs"
+def test_the_pages_of_an_experiment_and_a_run_open_in_the_mode_for_trainings() -> None:
+    runs, mode = "http://h:1/#/experiments/3/runs", "workflowType=machine_learning"
 
-    assert experiment_page("http://h:1/", "3") == f"{runs}?workflowType=machine_learning"
-    assert experiment_page("http://h:1", "3", "abc") == f"{runs}/abc"
+    assert experiment_page("http://h:1/", "3") == f"{runs}?{mode}"
+    assert run_page("http://h:1", "3", "abc") == f"{runs}/abc?{mode}"
+    assert run_page("http://h:1", "3", "abc", "a/b.html") == f"{runs}/abc/artifacts/a/b.html?{mode}"

@@ -162,7 +162,9 @@ def test_figures_that_are_not_finite_are_left_out_of_the_plain_values(tracker: T
 def test_an_experiment_that_is_not_there_is_refused(tracker: Tracker, workplace: Path) -> None:
     uri = tracker.config.uri
 
-    with pytest.raises(UserError, match=r"--experiment must be one of .*, got 'tunetrial'\."):
+    with pytest.raises(UserError, match="nothing was trained with this store yet"):
         existing_experiment(uri, "tunetrial")
     tracker.start_run("r").finish("succeeded")
+    with pytest.raises(UserError, match=r"must be one of tunetrail, got 'tunetrial'\. Did you"):
+        existing_experiment(uri, "tunetrial")
     assert existing_experiment(uri, "tunetrail").experiment_id == tracker.experiment_id

@@ -197,6 +197,34 @@ def test_the_run_of_the_sweep_holds_its_summary(
     } | {"sweep/importance.png"}
 
 
+def test_a_job_that_lost_has_a_note_and_the_others_wait_for_theirs(
+    manager: DatabaseManager, sweep_run: TrackedRun
+) -> None:
+    study = new_study(manager)
+    tracker = sweep_run.tracker
+    runs = [tracker.start_run(f"job {number}") for number in range(6)]
+    for number, value in enumerate(VALUES):
+        study.start_job(number, runs[number].run_id)
+        study.finish_job(number, [value])
+    study.start_job(5, runs[5].run_id)
+    study.prune_job(5, "it is <b>behind</b>.")
+    runs[0].describe("mine")
+
+    write_sweep_summary(sweep_run, study, manager)
+
+    def note(number: int) -> str | None:
+        run: Any = tracker.find_run(runs[number].run_id)
+        return run.data.tags.get("mlflow.note.content")
+
+    assert note(0) == "mine" and note(2) is None
+    assert note(4) == (
+        "Job 4 of 6 in a sweep (rate=3e-5, optimizer=adamw): nDCG@10 of the validation rows is "
+        "0.6600, place 2 of 5. Job 2 was better with 0.7000, so this model wasn't evaluated on the "
+        "test rows."
+    )
+    assert note(5) is not None and "was pruned: it is" in note(5) and "<b>" not in note(5)
+
+
 def test_a_sweep_that_goes_on_gets_its_note_at_the_end(
     manager: DatabaseManager, sweep_run: TrackedRun
 ) -> None:
