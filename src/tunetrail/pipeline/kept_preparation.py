@@ -20,7 +20,9 @@ def keep_preparation(
     """
     steps = {"validation": session.validation_dict(), "cleaning": session.cleaning_dict()}
     for step, result in steps.items():
-        log_step(run, step, result, {"rows": result["rows_out"], "set_aside": result["set_aside"]})
+        # Without metrics: MLflow's page `Compare` draws the first one of a run, and how many rows
+        # there were is the same for all runs of a session.
+        log_step(run, step, result)
     keep_report(run, session, model_type, name, max_length)
 
     # Not before: the report shows what is wrong with the rows.
