@@ -48,10 +48,11 @@ def show(arguments: list[str]) -> int:
     options = _parse(arguments)
     # Imported only after parsing: --help doesn't wait for the schema.
     from tunetrail.run_summary import summarize_run
+    from tunetrail.stores.mlflow_pages import LOCAL_PAGES
     from tunetrail.stores.shown_runs import open_reader
 
     is_server = options.uri.startswith("http")
-    pages = shown_uri(options.uri).rstrip("/") if is_server else "http://127.0.0.1:5000"
+    pages = shown_uri(options.uri).rstrip("/") if is_server else LOCAL_PAGES
     summary = summarize_run(open_reader(options.uri), options.run, page_address=pages)
     page = summary.page if is_server else f"{summary.page} (after `tunetrail ui`)"
     show_result(summary.to_dict, lambda: _print_summary(summary, page, options.worst))

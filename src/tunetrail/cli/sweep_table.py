@@ -29,6 +29,8 @@ def print_sweep(decision: SweepDecision, tracking_uri: str) -> None:
             say(f"job {job.number} {job.state}: {job.reason}")
 
     say(f"Sweep: {decision.sentence}")
+    after = "" if tracking_uri.startswith("http") else " (after `tunetrail ui`)"
+    say(f"Jobs in MLflow: {decision.page}{after}")
     if decision.results is not None:
         run_id = None if decision.best is None else decision.best.mlflow_run_id
         print_results(decision.results, tracking_uri, decision.report, run_id=run_id)

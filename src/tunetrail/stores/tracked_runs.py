@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 from tunetrail.errors import TrackingError, state_after
 from tunetrail.paths import write_private_text
 from tunetrail.scratch import scratch_folder
-from tunetrail.stores.mlflow_pages import run_page
+from tunetrail.stores.mlflow_pages import LOCAL_PAGES, jobs_page, run_page
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.spools import Report
 from tunetrail.stores.tracking_errors import shown_uri
@@ -171,9 +171,18 @@ class TrackedRun:
 
     def page(self) -> str:
         """Return the address of the run's page: on the server, or on the one of `tunetrail ui`."""
+        return run_page(self._server, self.tracker.experiment_id, self.run_id)
+
+    def jobs_page(self, metric: str | None, *, descending: bool) -> str:
+        """Return the address of the jobs below a sweep's run, ordered by a metric."""
+        experiment_id = self.tracker.experiment_id
+        return jobs_page(self._server, experiment_id, self.run_id, metric, descending=descending)
+
+    @property
+    def _server(self) -> str:
+        """The address of MLflow's pages: those of the server, or of `tunetrail ui`."""
         uri = self.tracker.config.uri
-        server = shown_uri(uri) if uri.startswith("http") else "http://127.0.0.1:5000"
-        return run_page(server, self.tracker.experiment_id, self.run_id)
+        return shown_uri(uri) if uri.startswith("http") else LOCAL_PAGES
 
     def describe(self, note: str) -> None:
         """Set the note that MLflow's pages show with the run, in Markdown, unless it has one.

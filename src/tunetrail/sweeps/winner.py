@@ -11,7 +11,7 @@ from tunetrail.node import ModelTrainingNode, NodeConfig
 from tunetrail.pipeline.recording import summarize
 from tunetrail.stores.database import DatabaseManager, RunState
 from tunetrail.stores.run_tags import TRAINING_RUN_TAG
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking import TrackedRun, Tracker
 from tunetrail.sweeps.job import candidates_of, remove_folders
 from tunetrail.sweeps.study import SweepStudy
 from tunetrail.sweeps.summary import objective_label, try_to_write_summary
@@ -34,6 +34,7 @@ class SweepDecision:
         sentence: How the best job was chosen, and what became of it.
         results: The results of the best job's evaluation and deployment; None without them.
         report: Where the page of its run is, if it has one.
+        page: The address of the jobs in MLflow's pages, the best one first.
     """
 
     sweep_run_id: str
@@ -44,6 +45,7 @@ class SweepDecision:
     sentence: str
     results: Mapping[str, Any] | None = None
     report: str | None = None
+    page: str
 
 
 def decide_sweep(settings: Settings, manager: DatabaseManager, sweep_run_id: str) -> SweepDecision:
@@ -62,6 +64,7 @@ def decide_sweep(settings: Settings, manager: DatabaseManager, sweep_run_id: str
         TunetrailError: The evaluation or the deployment failed.
     """
     study = SweepStudy.open(manager, sweep_run_id)
+    run = Tracker(settings.tracking).run(sweep_run_id)
     jobs, best, candidates = study.jobs(), study.best(), candidates_of(study)
     # A job that died couldn't remove its own. Of several objectives, the whole front stays: whoever
     # weighs them differently resumes another job.
@@ -75,6 +78,7 @@ def decide_sweep(settings: Settings, manager: DatabaseManager, sweep_run_id: str
         best=best,
         front=tuple(candidates),
         sentence=_selection(study.objectives, jobs, best),
+        page=_jobs_page(run, study.objectives[0]),
     )
     if best is not None and settings.sweep.promote == "winner":
         decision = _let_go_on(decision, best, settings, manager)
@@ -85,8 +89,7 @@ def decide_sweep(settings: Settings, manager: DatabaseManager, sweep_run_id: str
         )
         decision = replace(decision, sentence=sentence)
 
-    _record(decision, settings)
-    run = Tracker(settings.tracking).run(sweep_run_id)
+    _record(decision, run)
     try_to_write_summary(run, study, manager)
     return decision
 
@@ -128,9 +131,14 @@ def _selection(
     return f"job {best.number}, the best of {len(jobs)} jobs{counts} by {how}"
 
 
-def _record(decision: SweepDecision, settings: Settings) -> None:
+def _jobs_page(run: TrackedRun, objective: Objective) -> str:
+    """Return where MLflow shows the jobs, ordered by the objective if their runs have it."""
+    metric = f"validation/{objective.name}" if is_metric(objective.name) else None
+    return run.jobs_page(metric, descending=objective.higher_is_better)
+
+
+def _record(decision: SweepDecision, run: TrackedRun) -> None:
     """Write to the sweep's run what was decided, and the figures of the best job."""
-    run = Tracker(settings.tracking).run(decision.sweep_run_id)
     states = [job.state for job in decision.jobs]
     figures: dict[str, float] = {f"jobs/{state}": states.count(state) for state in JobState}
     tags = {"tunetrail.sweep.decision": decision.sentence}

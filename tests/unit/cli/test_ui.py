@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from tests.commands import CallMain
 
-from tunetrail.stores.mlflow_pages import experiment_page, run_page
+from tunetrail.stores.mlflow_pages import experiment_page, jobs_page, run_page
 
 
 def test_ui_refuses_a_store_that_is_not_there(call_main: CallMain) -> None:
@@ -64,4 +64,8 @@ def test_the_pages_of_an_experiment_and_a_run_open_in_the_mode_for_trainings() -
 
     assert experiment_page("http://h:1/", "3") == f"{runs}?{mode}"
     assert run_page("http://h:1", "3", "abc") == f"{runs}/abc?{mode}"
+    assert jobs_page("http://h:1", "3", "abc", "validation/mrr", descending=True) == (
+        f"{runs}?{mode}&searchFilter=tags.%60mlflow.parentRunId%60%20%3D%20%27abc%27"
+        "&orderByKey=metrics.%60validation/mrr%60&orderByAsc=false"
+    )
     assert run_page("http://h:1", "3", "abc", "a/b.html") == f"{runs}/abc/artifacts/a/b.html?{mode}"
