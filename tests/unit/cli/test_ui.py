@@ -66,6 +66,6 @@ def test_the_pages_of_an_experiment_and_a_run_open_in_the_mode_for_trainings() -
     assert run_page("http://h:1", "3", "abc") == f"{runs}/abc?{mode}"
     assert jobs_page("http://h:1", "3", "abc", "validation/mrr", descending=True) == (
         f"{runs}?{mode}&searchFilter=tags.%60mlflow.parentRunId%60%20%3D%20%27abc%27"
-        "&orderByKey=metrics.%60validation/mrr%60&orderByAsc=false"
+        "&orderByKey=metrics.%60validation%2Fmrr%60&orderByAsc=false"
     )
     assert run_page("http://h:1", "3", "abc", "a/b.html") == f"{runs}/abc/artifacts/a/b.html?{mode}"

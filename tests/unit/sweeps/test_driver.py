@@ -12,7 +12,7 @@ from tunetrail.pipeline.pins import Pins
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.tables import SampleRow
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking import TrackedRun
 from tunetrail.sweeps.driver import SweepDriver
 from tunetrail.sweeps.pinning import pins_of_now, warn_of_changes
 from tunetrail.sweeps.space import SearchSpace
@@ -25,10 +25,11 @@ def rows(first: int, last: int) -> list[dict[str, str]]:
     ]
 
 
-def promote(tracker: Tracker, name: str) -> None:
+def promote(run: TrackedRun, name: str) -> None:
     """Make a version root, as a promotion does; its model is of no interest."""
+    tracker, place = run.tracker, run.artifact_location("model")
     tracker.client.create_registered_model(name)
-    version = tracker.client.create_model_version(name, "models:/m-0")
+    version = tracker.client.create_model_version(name, place, run.run_id)
     RootAlias(tracker=tracker, name=name).move(version.version)
 
 
@@ -57,7 +58,7 @@ def test_what_has_changed_since_a_sweep_began_is_said(
         assert "have changed: seed was 42, is 7; jobs that have not begun" in caplog.text
 
         manager.ingest("s1", rows(4, 7), SampleKind.EMBEDDING)
-        promote(driver.tracked_run.tracker, "embedding")
+        promote(driver.tracked_run, "embedding")
         caplog.clear()
         SweepDriver.reopen(manager, request(), sweep)
 

@@ -29,12 +29,12 @@ EVERY_KIND = {
     "added and deleted keys": [
         "+trainer.callbacks.mine._target_=LearningRateMonitor",
         "++trainer.callbacks.mine.logging_interval=step",
-        "~evaluation.cutoffs",
+        "~hydra.job_logging.handlers.file",
     ],
     "option of a group": ["optimizer=sgd", "embedding.training.batch_size=8"],
     "another option": ["optimizer=adafactor", "embedding.training.batch_size=8"],
     "options of several groups": ["embedding=mpnet", "callbacks=[ema,frequent_checkpoints]"],
-    "added group": ["+experiments=mine", "embedding.training.epochs=2"],
+    "added group": ["+experiments=mine", "embedding.training.num_epochs=2"],
 }
 
 
@@ -72,8 +72,7 @@ def test_a_job_is_composed_as_by_hydra(loaders: Loaders, overrides: list[str]) -
     for _ in range(2):
         composed = loaders.ours.load_sweep_config(loaders.command, overrides)
 
-        # As text as well, in which the order of the keys counts.
-        assert composed == expected
+        # Unresolved, as moments differ; as text, in which the order of the keys counts.
         assert OmegaConf.to_yaml(composed) == OmegaConf.to_yaml(expected)
         assert OmegaConf.get_type(composed, "trainer") == OmegaConf.get_type(expected, "trainer")
         assert OmegaConf.is_struct(composed)
