@@ -7,11 +7,12 @@ start of the sweep, and begin with the root of that moment. The winner meets the
 import logging
 
 from tunetrail.config import TrainRequest, checked_session_ids
-from tunetrail.deployment.root_alias import RootAlias, in_words
+from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.pins import Pins
 from tunetrail.pipeline.requests import single_family, summaries_of
 from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.ledger import version_in_words
 from tunetrail.stores.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,10 @@ def warn_of_changes(pins: Pins, manager: DatabaseManager, request: TrainRequest)
 
     root = _root(request, family)
     if root != pins.root:
-        notes.append(f"root is {in_words(root)}, and jobs still begin with {in_words(pins.root)}")
+        notes.append(
+            f"root is {version_in_words(root)}, and jobs still begin with "
+            f"{version_in_words(pins.root)}"
+        )
     if notes:
         logger.warning("since the sweep began: %s", "; ".join(notes))
 

@@ -30,7 +30,7 @@ def promote(run: TrackedRun, name: str) -> None:
     tracker, place = run.tracker, run.artifact_location("model")
     tracker.client.create_registered_model(name)
     version = tracker.client.create_model_version(name, place, run.run_id)
-    RootAlias(tracker=tracker, name=name).move(version.version)
+    RootAlias(tracker=tracker, name=name).move(str(version.version))
 
 
 def test_what_has_changed_since_a_sweep_began_is_said(
