@@ -488,7 +488,10 @@ def test_rows_of_which_the_tokenizers_read_different_bytes_are_left_out() -> Non
 
     assert (result.examples, result.cut_rows, result.bytes) == (ROWS - 10, 10, 100 * (ROWS - 10))
     assert result.pairs[0].comparison.improvement == 0.0
-    assert "5,000 bytes; 10 rows that the tokenizers cut at different bytes" in result.rows_in_words
+    assert (
+        "5,000 bytes; left out: 10 rows that the tokenizers cut at different bytes"
+        in result.rows_in_words
+    )
     nothing = ScoredModel(name="c", rows=language_rows("c", [60.0] * ROWS, nats))
     with pytest.raises(UserError, match="same bytes of some rows, got none of 60 rows"):
         compare_models([models[0], nothing], bootstrap_samples=200)
