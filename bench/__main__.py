@@ -24,6 +24,7 @@ BENCHMARKS = (
     "evaluation",
     "stsb",
     "pairs",
+    "passages",
     "sft",
     "lora",
     "encode",

@@ -1,5 +1,7 @@
 """Pairs with the multiple-negatives ranking loss at two maximum lengths, against SentenceTransformerTrainer."""
 
+from collections.abc import Mapping
+
 from bench.engine.comparing import compared
 from bench.engine.figures import Targets
 from bench.engine.rows import training_rows
@@ -16,10 +18,24 @@ _RATIOS = {128: 1.5, 256: 1.7}
 
 def run(options: Options) -> list[Result]:
     """Train MiniLM on pairs by both sides."""
+    return run_on("pair", "pairs", options, _RATIOS)
+
+
+def run_on(made: str, name: str, options: Options, ratios: Mapping[int, float]) -> list[Result]:
+    """Train MiniLM on pairs by both sides, at each maximum length.
+
+    Args:
+        made: What the pairs are made of where the options name no file, a key of `rows.MADE`.
+        name: The results' name.
+        options: As for every benchmark.
+        ratios: Least speed against the peer, by maximum length.
+    """
     require("datasets", "accelerate")
-    rows = training_rows("pair", options, rows=_ROWS, batch_size=_BATCH_SIZE, held_out=_HELD_OUT)
+    rows = training_rows(
+        "pair", options, rows=_ROWS, batch_size=_BATCH_SIZE, held_out=_HELD_OUT, made=made
+    )
     results = []
-    for max_length, ratio in _RATIOS.items():
+    for max_length, ratio in ratios.items():
         task = Task(
             model=resolve_model("minilm", EMBEDDING_MODELS).path,
             train="",
@@ -34,7 +50,7 @@ def run(options: Options) -> list[Result]:
         )
         results.append(
             compared(
-                f"pairs max {max_length}",
+                f"{name} max {max_length}",
                 task,
                 rows,
                 "bench.engine.embedding",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.engine.package_texts import named_passages
 from bench.results import Options
 from tunetrail.data.formats import read_rows
 from tunetrail.data.stdlib_docs import stdlib_docs
@@ -55,7 +56,13 @@ class TrainingRows:
 
 
 def training_rows(
-    shape: str, options: Options, *, rows: int, batch_size: int, held_out: int
+    shape: str,
+    options: Options,
+    *,
+    rows: int,
+    batch_size: int,
+    held_out: int,
+    made: str | None = None,
 ) -> TrainingRows:
     """Return rows of that shape: of the file that was given, or made; a random choice, the same at every call.
 
@@ -65,12 +72,14 @@ def training_rows(
         rows: How many to train on where `options` doesn't say.
         batch_size: The number is rounded down to a multiple of it.
         held_out: How many are held out.
+        made: Key of `MADE`, if not the shape.
 
     Raises:
         SampleError: The file has no row of that shape, or fewer than two batches.
     """
-    found = read_records(options.data, shape) if options.data else made_records(shape)
-    name = name_of(options.data) if options.data else MADE[shape][0]
+    made = made or shape
+    found = read_records(options.data, shape) if options.data else made_records(made)
+    name = name_of(options.data) if options.data else MADE[made][0]
     random.Random(_SEED).shuffle(found)
     wanted = (options.rows or rows) // batch_size * batch_size
     count = min(wanted, (len(found) - held_out) // batch_size * batch_size)
@@ -82,9 +91,9 @@ def training_rows(
     return TrainingRows(name=name, train=found[:count], held_out=found[count : count + held_out])
 
 
-def made_records(shape: str) -> list[Row]:
-    """Return all rows of that shape that can be made here, in an order that only Python's version decides."""
-    return MADE[shape][1]()
+def made_records(made: str) -> list[Row]:
+    """Return all rows of a key of `MADE` that can be made here, in an order that only this machine decides."""
+    return MADE[made][1]()
 
 
 def read_records(path: Path, shape: str) -> list[Row]:
@@ -170,6 +179,7 @@ def shared_words(first: str, second: str) -> float:
 MADE: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "score": ("stdlib sentences scored by shared words", _made_scores),
     "pair": ("stdlib documentation and code", _made_pairs),
+    "passage": ("passages of package descriptions", named_passages),
     "completion": ("stdlib code to documentation", _made_completions),
 }
 

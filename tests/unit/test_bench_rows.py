@@ -121,6 +121,15 @@ def test_made_records_are_of_their_shape_and_scored_by_shared_words_of_all_sizes
     assert len(set(scores)) > 50
 
 
+def test_passages_of_package_descriptions_have_20_to_300_words():
+    rows = made_records("passage")
+
+    lengths = [len(row["positive"].split()) for row in rows]
+    assert min(lengths) >= 20 and max(lengths) <= 300
+    assert len({row["anchor"] for row in rows}) == len(rows) > 100
+    assert rows == made_records("passage")
+
+
 def test_pairs_of_label_pairs_each_text_with_another_of_its_label():
     rows = [
         {"text": f"{label}{n}", "label": label}
