@@ -217,7 +217,14 @@ _WORDS_BY_SETTING = {
         "csv": "csvlogger",
         "default": "mlflow mlflowlogger none",
     },
-    "trainer": {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "gpu": "cuda"},
+    "trainer": {
+        "bfloat16": "bf16",
+        "float16": "fp16",
+        "float32": "fp32",
+        "gpu": "cuda",
+        "fsdp": "deepspeed zero zero3 fsdp2 deepspeed_stage_3",
+        "ddp": "dp distributed multi_gpu",
+    },
     "tracking": {"sqlite": "local file", "server": "remote mlflow http"},
     "cross_validation": {"off": "none false"},
 }

@@ -159,6 +159,11 @@ def test_train_takes_an_experiment_of_the_folder(call_main: CallMain, workplace:
             "Available options in 'embedding': bge-small e5-small minilm mpnet",
         ),
         (["embedding=1"], "embedding"),
+        (["trainer=deepspeed"], "low_memory ray. Did you mean 'fsdp'?"),
+        (
+            ["trainer.strategy=deepspeed"],
+            "trainer.strategy must be one of auto, ddp, fsdp, got 'deepspeed'. Did you mean 'fsdp'?",
+        ),
         (
             ["embedding.training.batch_size=0"],
             "error: embedding.training.batch_size must be auto or at least 1, got 0.",
