@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -16,6 +17,9 @@ from tunetrail.learning.training.micro_batches import SharedBatch
 logger = logging.getLogger(__name__)
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
+_ONE_REQUEST_SECONDS = 1.0
+"""Signals that a rank receives within this time are one request: SLURM signals every process of a
+job, and the process that has started the ranks passes its signal on to them."""
 _asked_to_stop = threading.Event()
 
 
@@ -40,9 +44,12 @@ class StopBetweenSteps(Checkpoint):
         self.last = last
         self._original_handlers: dict[int, Any] = {}
         self._received: int | None = None
+        self._received_at = 0.0
+        self._ranks = 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the handlers."""
+        self._ranks = trainer.world_size
         # Python installs signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
             for signal_number in _STOPPING:
@@ -103,11 +110,14 @@ class StopBetweenSteps(Checkpoint):
             self.obey()
 
     def _receive(self, signal_number: int, frame: FrameType | None) -> None:
-        is_second = self._received is not None
-        self._received = signal_number
-        if is_second:
+        if self._received is not None:
+            seconds = time.monotonic() - self._received_at
+            if self._ranks > 1 and seconds < _ONE_REQUEST_SECONDS:
+                return
+            self._received = signal_number
             self.obey()
 
+        self._received, self._received_at = signal_number, time.monotonic()
         name = signal.Signals(signal_number).name
         logger.warning("%s: stopping after this step; a second signal stops at once", name)
 
