@@ -25,6 +25,9 @@ _LINE, _TIME = "%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"
 _BARS, _BARS_VARIABLE = "transformers.utils.logging", "HF_HUB_DISABLE_PROGRESS_BARS"
 """The module that shows a bar whenever weights are loaded, and the variable that it reads."""
 
+_TORCH_VARIABLE = "TORCH_CPP_LOG_LEVEL"
+"""The level of what torch's own C++ logs, which it reads when it is imported."""
+
 _QUIET_SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # It would print the address of each run, of folds as well; the last line names the run's.
@@ -32,9 +35,12 @@ _QUIET_SETTINGS = {
     _BARS_VARIABLE: "1",
     # Otherwise every forked data loader warns about the threads of the tokenizer.
     "TOKENIZERS_PARALLELISM": "false",
+    # It prints the stack of each connection that is lost, and then raises the error anyway.
+    _TORCH_VARIABLE: "ERROR",
 }
-"""Environment variables of libraries. Those of the Hugging Face libraries stay if they are set."""
-_KEPT_IF_SET = (_BARS_VARIABLE, "TOKENIZERS_PARALLELISM")
+"""Environment variables of libraries."""
+_KEPT_IF_SET = (_BARS_VARIABLE, "TOKENIZERS_PARALLELISM", _TORCH_VARIABLE)
+"""The variables that users know: they stay if they are set."""
 _QUIET_LEVELS = {
     **dict.fromkeys(
         ("mlflow", "sentence_transformers", "alembic", "httpx", "huggingface_hub"), logging.WARNING

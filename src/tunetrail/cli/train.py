@@ -96,7 +96,7 @@ def train_one(
     """Train as requested, print the results and return them; a job of a sweep prints none."""
     # Imported late: help and mistakes in the arguments don't wait for torch.
     from tunetrail.cli.results_table import show_results
-    from tunetrail.learning.nodes import check_nodes
+    from tunetrail.learning.nodes.node import check_nodes
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline.ranks import follows_first_node
     from tunetrail.stores.database import DatabaseManager

@@ -39,6 +39,14 @@ class TrainerConfig:
     node_timeout_minutes: float = setting(10.0, POSITIVE)
     """How long node 0 waits for the other nodes to come, and they for node 0."""
 
+    node_silence_seconds: float = setting(60.0, POSITIVE)
+    """How long a node may give no sign of life while it trains. After that it is taken for lost,
+    with its machine or its network: all ranks are stopped, and an error names the node."""
+
+    exchange_timeout_minutes: float = setting(30.0, POSITIVE)
+    """How long a rank waits for the others in an exchange, such as that of the gradients. After
+    that the training ends, and an error names the rank that took no part in it."""
+
     strategy: str = setting("auto", one_of("auto", "ddp", "fsdp"))
     """How several devices train one model. `ddp` keeps a copy of the model on each and adds
     the gradients up; `auto` is `ddp` if there are several devices. `fsdp` shards a language

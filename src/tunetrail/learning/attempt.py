@@ -31,7 +31,8 @@ from tunetrail.learning.training.named_callbacks import (
     build_callbacks,
 )
 from tunetrail.learning.training.precision import resolve_precision, tf32_products
-from tunetrail.learning.training.sharding import ShardedStrategy, build_strategy
+from tunetrail.learning.training.sharding import ShardedStrategy
+from tunetrail.learning.training.strategy import build_strategy, cluster_environment
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.reporting.progress import console_settings, rich_console_kept
 
@@ -145,6 +146,7 @@ class Attempt:
             devices=plan.trainer.devices,
             num_nodes=plan.num_nodes,
             strategy=strategy,
+            plugins=cluster_environment(),
             # Gathered weights would be tensors of inference, useless for the next step.
             inference_mode=not isinstance(strategy, ShardedStrategy),
             # The sampler shares the rows out over the ranks itself.

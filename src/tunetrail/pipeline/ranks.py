@@ -21,8 +21,11 @@ from typing import Any
 from tunetrail import errors
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import TrainingError
-from tunetrail.learning import nodes, ray_workers
+from tunetrail.learning import ray_workers
 from tunetrail.learning.devices import device_count
+from tunetrail.learning.nodes.first_node import first_node, ranks_of_all_nodes
+from tunetrail.learning.nodes.following_node import follow_first_node
+from tunetrail.learning.nodes.node import check_nodes, this_node
 from tunetrail.learning.recovery.failures import FullMemoryError, Recovery
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.workers import RankGroup, RanksFailedError, run_ranks
@@ -54,9 +57,9 @@ def rank_count(trainer: TrainerConfig) -> int:
     Raises:
         ConfigError: This machine, or the Ray cluster, has fewer devices.
     """
-    nodes.check_nodes(trainer)
+    check_nodes(trainer)
     if trainer.num_nodes > 1:
-        return nodes.ranks_of_all_nodes(trainer)
+        return ranks_of_all_nodes(trainer)
     if trainer.launcher == "ray":
         return ray_workers.worker_count(trainer)
     return device_count(trainer)
@@ -91,7 +94,7 @@ def fit_by_ranks(folder: Path, trainer: TrainerConfig, on_metrics: MetricsSink) 
             launch(folder, trainer, pass_on)
             return
         except RanksFailedError as error:
-            failure = _first_failure(folder, error)
+            failure = _first_failure(folder, error, trainer)
 
         # What else a recovery changes, the ranks do by themselves and keep in their checkpoint.
         recovery = recovery_of_job(folder) or Recovery()
@@ -115,7 +118,7 @@ def _launch_on_nodes(folder: Path, trainer: TrainerConfig, on_poll: Callable[[],
 
         _run_here(folder, group, poll)
 
-    nodes.first_node(trainer).run(folder, device_count(trainer), run_here)
+    first_node(trainer).run(folder, device_count(trainer), run_here)
 
 
 def follows_first_node(trainer: TrainerConfig) -> bool:
@@ -124,10 +127,10 @@ def follows_first_node(trainer: TrainerConfig) -> bool:
     Returns:
         Whether this node has run ranks for node 0, so that nothing is left to do.
     """
-    node = nodes.this_node()
+    node = this_node()
     if node is None or node.number == 0:
         return False
-    nodes.follow_first_node(node, trainer, _run_here)
+    follow_first_node(node, trainer, _run_here)
     return True
 
 
@@ -185,20 +188,29 @@ def _passing_on(path: Path, on_metrics: MetricsSink) -> Callable[[], None]:
     return pass_on
 
 
-def _first_failure(folder: Path, error: RanksFailedError) -> FullMemoryError:
+def _first_failure(
+    folder: Path, error: RanksFailedError, trainer: TrainerConfig
+) -> FullMemoryError:
     """Return the failure after which the ranks can go on.
 
     Raises:
         TunetrailError: They can't.
     """
+    _raise_absence(folder, trainer)
+
     # A killed rank says nothing, and its neighbours fail in an exchange that can't complete.
     for rank, code in error.exit_codes.items():
         was_killed = code < 0 and code != -signal.SIGTERM
         if was_killed and not failure_file(folder, rank).exists():
+            advice = f"The output of the ranks is in {folder / OUTPUT}."
+            if -code == signal.SIGKILL:
+                advice = (
+                    "If the system did so because its memory was full, lower training.batch_size; "
+                    "otherwise continue with tunetrail resume."
+                )
             raise TrainingError(
                 f"rank {rank} was killed by {signal.Signals(-code).name}, and the other ranks were "
-                "stopped. If the system did so because its memory was full, lower "
-                "training.batch_size; otherwise continue with tunetrail resume."
+                f"stopped. {advice}"
             )
 
     rank, failure = _earliest(folder, error)
@@ -219,13 +231,41 @@ def _first_failure(folder: Path, error: RanksFailedError) -> FullMemoryError:
     )
 
 
+def _raise_absence(folder: Path, trainer: TrainerConfig) -> None:
+    """Raise `TrainingError` if ranks have waited in vain for another that took no part."""
+    failures = _failures(folder)
+    waiting = [failure for failure in failures.values() if failure["timed_out"]]
+    if not waiting:
+        return
+
+    # Whoever waited has told so, and a rank that hangs was killed without a word.
+    ranks = waiting[0]["ranks"]
+    absent = [rank for rank in range(ranks) if rank not in failures]
+    if absent:
+        node = absent[0] // (ranks // trainer.num_nodes)
+        of_node = f" (node {node})" if trainer.num_nodes > 1 else ""
+        raise TrainingError(
+            f"rank {absent[0]}{of_node} took no part in an exchange for "
+            f"{trainer.exchange_timeout_minutes:g} minutes, and all ranks were stopped. It hangs, "
+            "or its machine does: continue with tunetrail resume. If it only was busy, raise "
+            "trainer.exchange_timeout_minutes."
+        )
+
+
+def _failures(folder: Path) -> dict[int, Mapping[str, Any]]:
+    """Return what each rank wrote that has failed."""
+    failures = {}
+    for path in folder.glob("failure.*.json"):
+        rank = int(path.name.split(".")[1])
+        failures[rank] = json.loads(path.read_text(encoding="utf-8"))
+    return failures
+
+
 def _earliest(folder: Path, error: RanksFailedError) -> tuple[int, Mapping[str, Any]]:
     """Return the rank that failed first, and what it wrote: the others may have failed with it."""
     failures = []
-    for rank in error.exit_codes:
-        path = failure_file(folder, rank)
-        if path.exists():
-            failure = json.loads(path.read_text(encoding="utf-8"))
+    for rank, failure in _failures(folder).items():
+        if rank in error.exit_codes:
             was_stopped = failure["kind"] in STOPPED
             failures.append((was_stopped, failure["at"], rank, failure))
 

@@ -126,6 +126,9 @@ def _described(error: BaseException) -> dict[str, object]:
         "at": time.time(),
         "kind": type(error).__name__,
         "message": str(error),
+        # gloo and the store of the ranks say it in words only.
+        "timed_out": "timed out" in str(error).lower(),
+        "ranks": int(os.environ["WORLD_SIZE"]),
     }
     if isinstance(error, FullMemoryError):
         described |= vars(error)

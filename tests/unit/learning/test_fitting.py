@@ -142,6 +142,19 @@ def test_fit_trains_with_dropout(tiny_embedding_model: str, tmp_path: Path) -> N
     assert module.dropout_active == [True] * 12  # after a validation, too
 
 
+def test_fit_takes_no_part_in_an_allocation_of_slurm(
+    tiny_embedding_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script of sbatch has these variables; Lightning would look for eight tasks."""
+    variables = {"JOB_ID": "7", "JOB_NAME": "train.sh", "NNODES": "2", "NTASKS": "8"}
+    for name, value in {**variables, "NTASKS_PER_NODE": "4"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+
+    _, result = fitted(tiny_embedding_model, tmp_path, max_steps=1)
+
+    assert result.steps == 1
+
+
 def test_fit_lowers_the_loss_and_reports_it(tiny_embedding_model: str, tmp_path: Path) -> None:
     received: list[tuple[int, dict[str, float]]] = []
     module, result = fitted(

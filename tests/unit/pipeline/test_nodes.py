@@ -1,12 +1,16 @@
 """A training on two nodes, which are two processes here, and how nodes are read and refused."""
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from tests.families import embedding_folder
@@ -15,7 +19,7 @@ from tests.unit.pipeline.jobs import write_job
 from tunetrail.config import EmbeddingConfig, PreparationConfig, Settings, TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import ConfigError
-from tunetrail.learning.nodes import Node, meeting_port, node_of, this_node
+from tunetrail.learning.nodes.node import Node, meeting_port, node_of, this_node
 from tunetrail.learning.workers import free_port
 from tunetrail.pipeline.jobs import run_fit_job
 from tunetrail.pipeline.ranks import rank_count
@@ -34,7 +38,10 @@ from tunetrail.pipeline.jobs import run_fit_job
 from tunetrail.pipeline.ranks import follows_first_node
 
 try:
-    trainer = TrainerConfig(num_nodes=2, node_timeout_minutes=float(sys.argv[2]))
+    minutes = float(sys.argv[2])
+    trainer = TrainerConfig(
+        num_nodes=2, node_timeout_minutes=minutes, node_silence_seconds=6
+    )
     if not follows_first_node(trainer):
         run_fit_job(pathlib.Path(sys.argv[1]))
 except TunetrailError as error:
@@ -72,7 +79,12 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(
         preparation=PreparationConfig(cache_gigabytes=0.0),
         embedding=EmbeddingConfig(model=path, max_length=64, training=training),
-        trainer=TrainerConfig(accelerator="cpu", num_nodes=2, node_timeout_minutes=2.0),
+        trainer=TrainerConfig(
+            accelerator="cpu",
+            num_nodes=2,
+            node_timeout_minutes=2.0,
+            node_silence_seconds=6.0,
+        ),
     )
 
 
@@ -176,6 +188,98 @@ def test_signal_to_one_node_stops_both(signalled: int, settings: Settings, tmp_p
     assert (folder / "checkpoints/last.ckpt").exists()
 
 
+def start_training(settings: Settings, folder: Path) -> list[subprocess.Popen[str]]:
+    """Start a long training on two nodes, and wait until it has taken a step."""
+    settings.embedding.training.num_epochs = 4000
+    settings.embedding.training.logging_steps = 1
+    folder, port = write_job(folder, settings), free_port()
+    nodes = [start(number, port, folder) for number in (0, 1)]
+    while not (folder / "metrics.jsonl").exists():
+        assert all(node.poll() is None for node in nodes)
+        time.sleep(0.1)
+    return nodes
+
+
+def rank_of(node: subprocess.Popen[str]) -> psutil.Process:
+    children = psutil.Process(node.pid).children(recursive=True)
+    (rank,) = (child for child in children if "tunetrail.pipeline.worker" in child.cmdline())
+    return rank
+
+
+@pytest.fixture
+def ended() -> Iterator[list[psutil.Process]]:
+    """Processes that are killed after a test: a stopped one would stay for ever."""
+    processes: list[psutil.Process] = []
+    yield processes
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("lost", "signal_number", "error"),
+    [
+        (0, signal.SIGKILL, r"node 1: node 0 \(127\.0\.0\.1\) has ended during the training, and"),
+        (
+            0,
+            signal.SIGSTOP,
+            r"node 1: node 0 \(127\.0\.0\.1\) has not answered for 6 seconds during",
+        ),
+        (
+            1,
+            signal.SIGKILL,
+            r"node 1 \(.+\) was lost: it has given no sign of life for \d+ seconds",
+        ),
+        (
+            1,
+            signal.SIGSTOP,
+            r"node 1 \(.+\) was lost: it has given no sign of life for \d+ seconds",
+        ),
+    ],
+)
+def test_lost_node_ends_the_other_with_its_name(
+    lost: int,
+    signal_number: signal.Signals,
+    error: str,
+    settings: Settings,
+    tmp_path: Path,
+    ended: list[psutil.Process],
+) -> None:
+    nodes = start_training(settings, tmp_path / "job")
+    ranks = [rank_of(node) for node in nodes]
+    ended += [psutil.Process(nodes[lost].pid), *ranks]
+
+    nodes[lost].send_signal(signal_number)
+    lost_at = time.monotonic()
+    (line,) = errors_of(nodes[1 - lost])
+
+    assert time.monotonic() - lost_at < 60
+    assert re.match(f"error: {error}", line), line
+    assert nodes[1 - lost].returncode == 1
+    assert not ranks[1 - lost].is_running()
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("hanging", [0, 1])
+def test_rank_that_hangs_is_named_with_its_node(
+    hanging: int, settings: Settings, tmp_path: Path, ended: list[psutil.Process]
+) -> None:
+    # The ranks also wait so long for one another at the beginning.
+    settings.trainer.exchange_timeout_minutes = 0.5
+    nodes = start_training(settings, tmp_path / "job")
+    ranks = [rank_of(node) for node in nodes]
+    ended += ranks
+
+    ranks[hanging].suspend()
+    first, second = [errors_of(node) for node in nodes]
+
+    message = f"error: rank {hanging} (node {hanging}) took no part in an exchange for 0.5 minutes"
+    assert [line.partition(",")[0] for line in first] == [message]
+    assert second == ["error: node 1: the training failed; node 0 (127.0.0.1) tells why."]
+    assert not any(rank.is_running() for rank in ranks)
+
+
 @pytest.mark.processes
 def test_node_that_never_comes_is_named(settings: Settings, tmp_path: Path) -> None:
     settings.trainer.node_timeout_minutes = 0.01
@@ -203,6 +307,7 @@ def test_node_waits_for_the_first_no_longer_than_told(tmp_path: Path) -> None:
         (TORCHRUN, Node(1, 2, "10.0.0.1")),
         (SRUN, Node(2, 5, "gpu03")),
         ({**SRUN, "SLURM_STEP_NODELIST": "a1,a2"}, Node(2, 5, "a1")),
+        ({**SRUN, "MASTER_ADDR": "10.0.0.1"}, Node(2, 5, "10.0.0.1")),
         # Within `salloc`, but not started by srun.
         ({"SLURM_NODEID": "0", "SLURM_NNODES": "2"}, None),
         ({}, None),

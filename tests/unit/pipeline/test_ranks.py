@@ -228,6 +228,24 @@ def test_a_killed_rank_ends_the_training(settings: Settings, tmp_path: Path) -> 
     assert not any(rank.is_running() for rank in ranks)
 
 
+def test_a_rank_that_hangs_ends_the_training(settings: Settings, tmp_path: Path) -> None:
+    settings.embedding.training.num_epochs = 500
+    # The ranks also wait so long for one another at the beginning.
+    settings.trainer.exchange_timeout_minutes = 0.5
+    process = follow(write_job(tmp_path / "fit", settings))
+    assert list(steps_until(process, 3))[-1] >= 3
+    ranks = ranks_of(process)
+
+    ranks[1].suspend()
+    _, errors = process.communicate(timeout=240)
+
+    assert process.returncode == 1
+    last_line = errors.strip().splitlines()[-1]
+    message = "tunetrail.errors.TrainingError: rank 1 took no part in an exchange for 0.5 minutes,"
+    assert last_line.startswith(message), last_line
+    assert not any(rank.is_running() for rank in ranks)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_training_continues_where_it_was(

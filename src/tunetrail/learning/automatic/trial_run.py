@@ -14,6 +14,7 @@ from tunetrail.learning.training.memory_settings import enable_gradient_checkpoi
 from tunetrail.learning.training.micro_batches import MicroBatchData
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.precision import resolve_precision, tf32_products
+from tunetrail.learning.training.strategy import cluster_environment
 
 
 def run_trial(
@@ -46,6 +47,7 @@ def run_trial(
             max_steps=max_steps,
             accelerator=device.type,
             devices=1,
+            plugins=cluster_environment(),
             use_distributed_sampler=False,
             precision=precision,  # type: ignore[arg-type]
             # Lightning counts the parts of a micro-batch, too.

@@ -5,13 +5,13 @@ forward and backward, so all ranks have to run as many passes as each other. Che
 tensors, as in any other training: any number of ranks can resume from them.
 """
 
-import os
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
+from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -21,7 +21,6 @@ from torch.optim import Optimizer
 
 from tunetrail.config import TrainingConfig
 from tunetrail.config.checks import check
-from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import AUTO
 from tunetrail.learning.training.layers import numbered_layers
 from tunetrail.learning.training.precision import FLOAT16_MIXED, resolve_precision
@@ -57,15 +56,6 @@ def check_sharding(training: TrainingConfig, section: str) -> None:
     rule = f"32-true, bf16-mixed or bf16-true {condition}"
     is_unscaled = precision != FLOAT16_MIXED
     check(is_unscaled, f"{section}.training.precision", rule, precision, _ADVICE)
-
-
-def build_strategy(trainer: TrainerConfig) -> Strategy | str:
-    """Return the Trainer's `strategy`."""
-    if trainer.strategy != FSDP:
-        return trainer.strategy
-    # Whoever starts the ranks tells each of them their number. A single one has nothing to share.
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    return ShardedStrategy() if ranks > 1 else AUTO
 
 
 def is_sharded(module: nn.Module) -> bool:
@@ -153,10 +143,13 @@ class ShardedStrategy(ModelParallelStrategy):
 
     Lightning's own files are either folders of slices or name the optimizer's state by another
     order of the weights, so that a training on one device couldn't resume from them.
+
+    Args:
+        timeout: How long a rank waits for the others in an exchange.
     """
 
-    def __init__(self) -> None:
-        super().__init__(save_distributed_checkpoint=False)
+    def __init__(self, timeout: timedelta) -> None:
+        super().__init__(save_distributed_checkpoint=False, timeout=timeout)
 
     @property
     def lightning_restore_optimizer(self) -> bool:
