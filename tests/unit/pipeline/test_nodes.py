@@ -4,10 +4,12 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -15,12 +17,14 @@ import pytest
 import torch
 from tests.families import embedding_folder
 from tests.unit.pipeline.jobs import write_job
+from torch.distributed import TCPStore
 
 from tunetrail.config import EmbeddingConfig, PreparationConfig, Settings, TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
-from tunetrail.errors import ConfigError
+from tunetrail.errors import ConfigError, TrainingError
+from tunetrail.learning.nodes.first_node import FirstNode
 from tunetrail.learning.nodes.node import Node, meeting_port, node_of, this_node
-from tunetrail.learning.workers import free_port
+from tunetrail.learning.workers import RankGroup, free_port
 from tunetrail.pipeline.jobs import run_fit_job
 from tunetrail.pipeline.ranks import rank_count
 
@@ -299,6 +303,44 @@ def test_node_waits_for_the_first_no_longer_than_told(tmp_path: Path) -> None:
     (error,) = errors_of(process)
     assert error.startswith("error: node 0 has not come within 0.01 minutes; node 1 tried 127.")
     assert process.returncode == 1
+
+
+def join(port: int) -> TCPStore:
+    """Come to node 0 as node 1, and say nothing else."""
+    while True:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            break
+        time.sleep(0.01)
+    store = TCPStore("127.0.0.1", port, is_master=False)
+    store.set("alive/1", "0")
+    store.set("joined/1", "gpu7")
+    return store
+
+
+def test_node_without_a_sign_of_life_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("TUNETRAIL_NODE_PORT", str(port))
+
+    def run_until_told(group: RankGroup, poll: Callable[[], None]) -> None:
+        assert (group.ranks, group.nodes, group.node) == (4, 2, 0)
+        while True:
+            poll()
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor() as threads:
+        joined = threads.submit(join, port)
+        first_node = FirstNode(Node(0, 2, "127.0.0.1"), 1.0, 0.2)
+        store = joined.result()
+
+    with pytest.raises(TrainingError, match=r"^node 1 \(gpu7\) was lost: it has given no sign of"):
+        first_node.run(tmp_path, 4, run_until_told)
+
+    # The ranks of the other nodes are to end as well.
+    assert store.check(["stop/0"])
+    store.set("left/1", "")
 
 
 @pytest.mark.parametrize(
