@@ -220,7 +220,7 @@ def ended() -> Iterator[list[psutil.Process]]:
             process.kill()
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lost", "signal_number", "error"),
     [
@@ -264,7 +264,7 @@ def test_lost_node_ends_the_other_with_its_name(
     assert not ranks[1 - lost].is_running()
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 @pytest.mark.parametrize("hanging", [0, 1])
 def test_rank_that_hangs_is_named_with_its_node(
     hanging: int, settings: Settings, tmp_path: Path, ended: list[psutil.Process]

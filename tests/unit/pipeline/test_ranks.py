@@ -228,6 +228,7 @@ def test_a_killed_rank_ends_the_training(settings: Settings, tmp_path: Path) -> 
     assert not any(rank.is_running() for rank in ranks)
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_ends_the_training(settings: Settings, tmp_path: Path) -> None:
     settings.embedding.training.num_epochs = 500
     # The ranks also wait so long for one another at the beginning.

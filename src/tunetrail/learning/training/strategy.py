@@ -29,7 +29,7 @@ def cluster_environment() -> ClusterEnvironment:
     """Return the Trainer's cluster environment.
 
     Left to itself, Lightning would take any process within an allocation of SLURM for one of its
-    tasks, and refuse a training on one device of it.
+    tasks, and refuse an allocation of `--ntasks=8`.
     """
     return TorchElasticEnvironment() if _started_ranks() > 1 else LightningEnvironment()
 
