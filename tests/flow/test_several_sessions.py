@@ -12,8 +12,11 @@ from tests.flow.conftest import rows_of, store_rows
 from tests.tracking import client_of
 
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
-from tunetrail.config import EmbeddingConfig, Settings
+from tunetrail.config import CrossValidationConfig, EmbeddingConfig, Settings
 from tunetrail.errors import ConfigError, SampleError, SessionError
+from tunetrail.pipeline import DataSciencePipeline
+from tunetrail.pipeline.families import EMBEDDING
+from tunetrail.pipeline.session_rows import rows_by_session
 from tunetrail.samples import SampleKind
 
 Make = Callable[..., Settings]
@@ -143,6 +146,32 @@ def test_execute_trains_on_several_sessions_and_records_all_of_them(
     steps = {name: step["embedding"] for name, step in results["results"]["steps"].items()}
     assert set(steps["comparison"]["earlier_sessions"]) == {"a", "b"}
     assert set(steps["training"]["replayed"]["sessions"]) == {"a", "b"}
+
+
+@pytest.mark.processes  # Four trainings
+def test_folds_learn_each_session_as_often_as_its_weight_says(
+    two_sessions: DatabaseManager, workplace: Path, make_settings: Make
+) -> None:
+    tokens = {}
+    for name, weights in {"once": [], "twice": [2.0, 2.0]}.items():
+        settings = make_settings(
+            workplace / name,
+            session_weights=weights,
+            cross_validation=CrossValidationConfig(n_splits=2, budget=1.0, max_cost=100.0),
+        )
+        settings.embedding.training.max_steps = -1
+        pipeline = DataSciencePipeline(settings)
+        outcome = pipeline.run(
+            "embedding",
+            rows_by_session(two_sessions, ["a", "b"], EMBEDDING, settings),
+            name="a+b",
+            until="cross_validate",
+        )
+        folds = pipeline.tracker.children(outcome.mlflow_run_id)
+        tokens[name] = [fold.data.metrics["train/tokens"] for fold in folds]
+
+    assert len(tokens["once"]) == 2
+    assert tokens["twice"] == [2.0 * count for count in tokens["once"]]
 
 
 @pytest.mark.parametrize(

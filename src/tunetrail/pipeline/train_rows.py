@@ -13,7 +13,7 @@ from tunetrail.data.augmentation.augmentation import AugmentationResult, augment
 from tunetrail.data.feature_engineering.features import FeatureResult, engineer_features
 from tunetrail.data.feature_engineering.hard_negatives import MiningResult
 from tunetrail.data.flow.preparation import result_cache
-from tunetrail.data.rows import records_of
+from tunetrail.data.rows import records_of, weighted_rows
 from tunetrail.learning.row_vectors import vectors_identity
 from tunetrail.learning.tokens.prompts import QUERY
 from tunetrail.pipeline.augmentation_models import AugmentationModels
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class TrainRowBuilder:
-    """Augments rows, mines their hard negatives and computes their features.
+    """Augments and weighs rows, mines their hard negatives and computes their features.
 
     The models that this needs are loaded at first use and shared by the train side and all folds.
 
@@ -46,6 +46,14 @@ class TrainRowBuilder:
                 models=self.context.models,
             )
         return augment(rows, settings.augmentation, settings.seed, self._models.tools())
+
+    def weigh(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return each row as often as `session_weights` says."""
+        context, weights = self.context, self.context.settings.session_weights
+        if not weights:
+            return rows
+        weight_of_session = dict(zip(context.sessions, weights, strict=True))
+        return weighted_rows(rows, weight_of_session, context.settings.seed)
 
     def mine(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, MiningResult | None]:
         """Return the rows with hard negatives, if enabled, and the result of the mining."""

@@ -189,6 +189,7 @@ def _write_jobs(
         for arm, folder in folders.items():
             # Augmented from the fold's own rows: one made from a held-out row would leak it.
             rows = fold.train if arm == _NOT_AUGMENTED else builder.augment(fold.train).rows
+            rows = builder.weigh(rows)
             JobRows(
                 train=builder.mine(rows)[0],
                 validation=fold.validation,

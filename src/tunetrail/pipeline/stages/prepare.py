@@ -15,7 +15,6 @@ from tunetrail.data.rows import (
     rows_of_sessions,
     stacked_rows,
     texts_of_rows,
-    weighted_rows,
 )
 from tunetrail.data.splits import Split
 from tunetrail.evaluation.looks import rows_sketch
@@ -225,10 +224,7 @@ def _augment(
     _warn(context, result.notes)
 
     # The rows are written before the step, by which a resumed run knows that they are there.
-    rows, settings = result.rows, context.settings
-    if settings.session_weights:
-        weights = dict(zip(context.sessions, settings.session_weights, strict=True))
-        rows = weighted_rows(rows, weights, settings.seed)
+    rows = builder.weigh(result.rows)
     if replayed is not None:
         no_parents = pd.array([pd.NA] * len(replayed), dtype="Int64")
         rows = stacked_rows([rows, replayed.assign(parent_id=no_parents)])
