@@ -51,7 +51,7 @@ def contents(survey: StoreSurvey) -> dict[str, object]:
     return {
         "running": survey.running(),
         "roots": {name: survey.root_version(name) for name in NAMES},
-        "versions": {name: list(survey.versions(name).items()) for name in NAMES},
+        "versions": {name: dict(survey.versions(name)) for name in NAMES},
         "models": sorted(survey.logged_models(), key=lambda model: model.model_id),
     }
 
