@@ -189,7 +189,8 @@ def test_all_single_typos_of_every_key_are_refused_with_the_right_suggestion_fir
     wrong = [pair for pair in asked if suggested[pair[1]] != [pair[0]]]
     print(f"{1 - len(wrong) / len(pairs):.5f} of {len(pairs)} typing errors lead to the key first")
 
-    assert accepted == []
+    # Such as beta2 for beta1.
+    assert set(accepted) <= {*all_settings(), *known_groups}
     assert len(wrong) <= (1 - RIGHT_SHARE) * len(pairs), wrong[:20]
     for key, word in random.Random(0).sample(certain, 5_000):
         assert suggest_keys(word, known_groups) == [key]
