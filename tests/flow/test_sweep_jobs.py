@@ -175,7 +175,7 @@ def test_only_the_best_job_is_evaluated_and_meets_the_gate(
     print_sweep(decision, sweep.settings.tracking.uri)
     printed = capsys.readouterr().out
     assert "finished, best" in printed and "promoted" in printed and chosen in printed
-    assert all(f"learning_rate={rate}" in printed for rate in ("1e-9", "1e-3", "1e-2"))
+    assert all(f" learning_rate={rate} " in printed for rate in ("1e-9", "1e-3", "1e-2"))
 
 
 @pytest.mark.processes

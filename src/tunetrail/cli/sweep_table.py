@@ -9,7 +9,7 @@ from rich.table import Table
 from tunetrail.cli.results_table import print_results, where_to_look
 from tunetrail.cli.terminal import printable, say
 from tunetrail.reporting.readable import shown_interval
-from tunetrail.sweeps.summary import objective_label
+from tunetrail.sweeps.summary import objective_label, shown_overrides
 from tunetrail.sweeps.sweep_job import SweepJob
 from tunetrail.sweeps.sweep_plan import Objective
 from tunetrail.sweeps.winner import SweepDecision
@@ -52,7 +52,7 @@ def _jobs_table(decision: SweepDecision, console: Console) -> Table:
     for job in decision.jobs:
         table.add_row(
             str(job.number),
-            printable(", ".join(job.overrides), console),
+            printable(", ".join(shown_overrides(job)), console),
             *_values_in_words(job, decision.objectives),
             "" if job.seconds is None else f"{job.seconds:.1f}",
             "" if job.steps is None else str(job.steps),
