@@ -426,7 +426,7 @@ def test_a_label_under_another_name_is_suggested(call_main: CallMain, column: st
     assert f"kept, not learnt from: {column} (is it label?), 1 row" in result.out
 
     again = ingest(call_main, rows, "embedding", "--columns", f"label={column}")
-    assert again.exit_code == 0 and "not used" not in again.out
+    assert again.exit_code == 0 and "not learnt from" not in again.out
     assert contents("embedding")[-1] == {"text": "My card is lost.", "label": "card"}
 
 

@@ -97,7 +97,7 @@ def test_the_shown_branch_is_learnt_and_a_better_answer_is_preferred(call_main: 
         "No idea.",
     )
     assert preference.group == "c1" and preference.timestamp == "2025-11-24T16:00:00+00:00"
-    assert "not used: title" in printed and "updated_at" not in printed
+    assert "kept, not learnt from: title" in printed and "updated_at" not in printed
 
 
 def test_an_accepted_answer_of_another_branch_is_learnt_after_its_context(
@@ -230,7 +230,7 @@ def test_chatbot_ui_has_many_conversations_in_one_object(call_main: CallMain) ->
     assert learnt_chats() == [[("system", "Be kind."), question, answer], [question, answer]]
     assert (
         "messages must have an assistant's answer to a user" in printed
-        and "not used: name" in printed
+        and "kept, not learnt from: name" in printed
     )
 
 
