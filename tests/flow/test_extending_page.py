@@ -12,7 +12,7 @@ from tests.documents import REPOSITORY, blocks
 from tests.packages import Install
 
 from tunetrail.config import EmbeddingConfig, EvaluationConfig
-from tunetrail.config.losses import choose_loss
+from tunetrail.config.loss_choice import choose_loss
 from tunetrail.data.formats import read_rows
 from tunetrail.evaluation.further_metrics import metrics_of_answers, metrics_of_vectors
 from tunetrail.extensions import AUGMENTATION, installed_extensions

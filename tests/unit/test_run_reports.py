@@ -96,7 +96,7 @@ def test_the_page_of_a_run_on_a_server_is_written_here(
 
     experiment_id = run.tracker.experiment_id
     place = f"#/experiments/{experiment_id}/runs/{run.run_id}/artifacts/{REPORT_ARTIFACT}"
-    assert address == f"{server.uri}/{place}"
+    assert address == f"{server.uri}/{place}?workflowType=machine_learning"
     assert (result.exit_code, result.out) == (0, f"report-{run.run_id}.html\n")
     written = (workplace / result.out.strip()).read_text(encoding="utf-8")
     assert written.count("Promoted to root") == 1 and written == stored.read_text(encoding="utf-8")
