@@ -211,13 +211,15 @@ def rank_of(node: subprocess.Popen[str]) -> psutil.Process:
 
 
 @pytest.fixture
-def ended() -> Iterator[list[psutil.Process]]:
+def ended() -> Iterator[list[psutil.Process | subprocess.Popen[str]]]:
     """Processes that are killed after a test: a stopped one would stay for ever."""
-    processes: list[psutil.Process] = []
+    processes: list[psutil.Process | subprocess.Popen[str]] = []
     yield processes
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+        if isinstance(process, subprocess.Popen):
+            process.communicate()
 
 
 @pytest.mark.slow
@@ -248,11 +250,11 @@ def test_lost_node_ends_the_other_with_its_name(
     error: str,
     settings: Settings,
     tmp_path: Path,
-    ended: list[psutil.Process],
+    ended: list[psutil.Process | subprocess.Popen[str]],
 ) -> None:
     nodes = start_training(settings, tmp_path / "job")
     ranks = [rank_of(node) for node in nodes]
-    ended += [psutil.Process(nodes[lost].pid), *ranks]
+    ended += [nodes[lost], *ranks]
 
     nodes[lost].send_signal(signal_number)
     lost_at = time.monotonic()
@@ -267,7 +269,10 @@ def test_lost_node_ends_the_other_with_its_name(
 @pytest.mark.slow
 @pytest.mark.parametrize("hanging", [0, 1])
 def test_rank_that_hangs_is_named_with_its_node(
-    hanging: int, settings: Settings, tmp_path: Path, ended: list[psutil.Process]
+    hanging: int,
+    settings: Settings,
+    tmp_path: Path,
+    ended: list[psutil.Process | subprocess.Popen[str]],
 ) -> None:
     # The ranks also wait so long for one another at the beginning.
     settings.trainer.exchange_timeout_minutes = 0.5

@@ -99,7 +99,8 @@ def _run_job(
     try:
         run_here(folder, RankGroup(ranks, node.count, node.number, node.address, port), poll)
     except RanksFailedError as error:
-        return {"exit_codes": error.exit_codes}
+        # Without exit codes, node 0 has asked for it: the training has failed all the same.
+        return {"exit_codes": error.exit_codes, "failed": True}
     except (KeyboardInterrupt, SIGTERMException) as stop:
         # The ranks of all nodes have saved and stopped together, so node 0 ends like this one.
         is_interrupt = isinstance(stop, KeyboardInterrupt)
