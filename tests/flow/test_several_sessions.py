@@ -12,8 +12,14 @@ from tests.flow.conftest import rows_of, store_rows
 from tests.tracking import client_of
 
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
-from tunetrail.config import CrossValidationConfig, EmbeddingConfig, Settings
+from tunetrail.config import (
+    CrossValidationConfig,
+    EmbeddingConfig,
+    FurtherLossesConfig,
+    Settings,
+)
 from tunetrail.errors import ConfigError, SampleError, SessionError
+from tunetrail.node.reproducing import reproduce
 from tunetrail.pipeline import DataSciencePipeline
 from tunetrail.pipeline.families import EMBEDDING
 from tunetrail.pipeline.session_rows import rows_by_session
@@ -52,6 +58,12 @@ def request_of(*session_ids: str) -> dict[str, Any]:
 def sides_of(folder: Path) -> dict[str, pd.DataFrame]:
     names = ("train", "validation", "test")
     return {name: pd.read_parquet(folder / "rows" / f"{name}.parquet") for name in names}
+
+
+def shapes_of(database: DatabaseManager, session_id: str, row_ids: set[int]) -> set[str]:
+    """Return the shapes of some samples of a session."""
+    chunks = database.read_samples(session_id, SampleKind.EMBEDDING)
+    return {row.sample.shape for rows in chunks for row in rows if row.row_id in row_ids}
 
 
 def test_prepare_gives_each_row_the_side_that_it_has_in_its_own_session(
@@ -223,6 +235,41 @@ def test_one_of_several_sessions_may_have_further_shapes_if_one_is_chosen(
     node.prepare(request_of("a", "b"), workplace / "both")
 
     assert set(sides_of(workplace / "both")["train"]["shape"]) == {"pair"}
+
+
+@pytest.mark.slow  # Two trainings
+def test_further_shapes_of_several_sessions_are_learnt_and_repeated(
+    two_sessions: DatabaseManager, workplace: Path, make_settings: Make
+) -> None:
+    # The first session has two further shapes, the second one of them, with another weight.
+    for session_id, shape in (("a", "score"), ("a", "label"), ("b", "label")):
+        rows = [
+            {**row, "text": f"{session_id} {row['text']}"} if shape == "label" else row
+            for row in rows_of(shape)
+        ]
+        store_rows(two_sessions, session_id, SampleKind.EMBEDDING, rows)
+    settings = make_settings(workplace, session_weights=[1.0, 2.0])
+    further = FurtherLossesConfig(score="auto", label="auto")
+    settings.embedding = dataclasses.replace(settings.embedding, shape="pair", also_train=further)
+
+    results = node_of(settings, two_sessions).execute(request_of("a", "b"))
+
+    steps = {name: step["embedding"] for name, step in results["results"]["steps"].items()}
+    (line,) = two_sessions.promotions("embedding")
+    learnt = set(map(int, two_sessions.learnt_rows("embedding", line.version)))
+    of_a = learnt & set(two_sessions.sample_ids("a", SampleKind.EMBEDDING))
+    of_b = learnt & set(two_sessions.sample_ids("b", SampleKind.EMBEDDING))
+    assert steps["training"]["rows"] == len(of_a) + 2 * len(of_b)
+    shapes = {
+        session_id: shapes_of(two_sessions, session_id, ids)
+        for session_id, ids in {"a": of_a, "b": of_b}.items()
+    }
+    assert shapes == {"a": {"pair", "score", "label"}, "b": {"pair", "label"}}
+
+    run_id = steps["deployment"]["mlflow_run_id"]
+    repeated = reproduce(run_id, tracking=settings.tracking, database=two_sessions)
+    (family,) = repeated.families
+    assert repeated.identical and family.rows is not None and not family.differences
 
 
 @pytest.mark.parametrize("weights", [[0.0, 1.0], [1.0, 11.0], [float("nan"), 1.0]])

@@ -10,11 +10,12 @@ import pyarrow as pa
 from tunetrail.config import FurtherLossesConfig, Settings
 from tunetrail.data import row_files
 from tunetrail.data.flow.prepared import PreparedSession
-from tunetrail.data.rows import rows_of_shapes
+from tunetrail.data.rows import SESSION_COLUMN, object_series, rows_of_shapes
 from tunetrail.data.twins.duplicates import cluster_keys
 from tunetrail.errors import SampleError
 from tunetrail.pipeline.kept_preparation import keep_report
-from tunetrail.pipeline.preparing import build_preparation, prepare_rows
+from tunetrail.pipeline.preparing import prepare_sessions
+from tunetrail.pipeline.session_rows import SessionRows
 from tunetrail.pipeline.stage_context import StageContext
 
 
@@ -24,11 +25,11 @@ class AdditionalShapes:
 
     Attributes:
         context: The run.
-        frames: The rows by shape, as they came.
+        frames: The rows by shape and session, as they came.
     """
 
     context: StageContext
-    frames: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
+    frames: dict[str, dict[str, list[pd.DataFrame]]] = field(default_factory=dict)
 
     @property
     def losses(self) -> dict[str, str]:
@@ -38,14 +39,17 @@ class AdditionalShapes:
             return {}
         return settings.embedding.also_train.losses
 
-    def collect(self, rows: pd.DataFrame | Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        """Yield all rows, and remember the rows of the additional shapes."""
+    def collect(
+        self, session_id: str, rows: pd.DataFrame | Iterable[pd.DataFrame]
+    ) -> Iterator[pd.DataFrame]:
+        """Yield all rows of a session, and remember the rows of the additional shapes."""
         # In passing, since the rows may be a stream that can be read only once.
         for frame in [rows] if isinstance(rows, pd.DataFrame) else rows:
             for shape in self.losses:
                 rows_of_shape = rows_of_shapes(frame, [shape])
                 if len(rows_of_shape):
-                    self.frames.setdefault(shape, []).append(rows_of_shape)
+                    of_sessions = self.frames.setdefault(shape, {})
+                    of_sessions.setdefault(session_id, []).append(rows_of_shape)
             yield frame
 
     def prepare(self, held_out: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -64,7 +68,7 @@ class AdditionalShapes:
         for shape in self.losses:
             session = self._prepare_shape(shape)
             # Each shape is split by itself: its train side may hold twins of other held-out rows.
-            train = session.frame("train")
+            train = self._with_session(session.frame("train"), shape)
             learnt = without_twins(train, held_out, self._similarity)
             if learnt.empty:
                 raise SampleError(
@@ -85,6 +89,13 @@ class AdditionalShapes:
 
         return _stacked(sides), reports
 
+    def _with_session(self, rows: pd.DataFrame, shape: str) -> pd.DataFrame:
+        """Return the rows with their session, also if only one of several has the shape."""
+        if len(self.context.sessions) == 1 or SESSION_COLUMN in rows:
+            return rows
+        (session_id,) = self.frames[shape]
+        return rows.assign(**{SESSION_COLUMN: object_series([session_id] * len(rows))})
+
     def _prepare_shape(self, shape: str) -> PreparedSession:
         context = self.context
         if shape not in self.frames:
@@ -94,9 +105,12 @@ class AdditionalShapes:
             )
 
         settings = _settings_of_shape(context.settings, shape)
-        preparation = build_preparation(context.family, settings, context.base.path, context.models)
-        folder = context.state.folder / shape
-        session = prepare_rows(context.family, settings, preparation, self.frames[shape], folder)
+        sessions = {
+            session_id: SessionRows(rows=frames)
+            for session_id, frames in self.frames[shape].items()
+        }
+        folder, base = context.state.folder / shape, context.base.path
+        session = prepare_sessions(context.family, settings, base, context.models, sessions, folder)
 
         title = f"{context.name}, {shape} samples"
         max_length = settings.embedding.max_length

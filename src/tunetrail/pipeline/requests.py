@@ -116,13 +116,6 @@ def check_sessions(
     )
     if len(summaries) > 1:
         for family in families:
-            check(
-                not family.further_shapes(settings),
-                f"{family.name}.also_train",
-                "unset with several sessions",
-                sorted(family.further_shapes(settings)),
-                "Train on one session at a time, with replay of the others.",
-            )
             _check_same_objective(settings, summaries, family)
 
 

@@ -92,7 +92,7 @@ def prepare(
     """
     state = context.state
     if state.split is None:
-        _split_rows(context, sessions)
+        _split_rows(context, builder, sessions)
 
     split = state.read_split()
     additional = state.rows(ADDITIONAL) if state.additional_rows is not None else None
@@ -115,7 +115,9 @@ def prepare(
     )
 
 
-def _split_rows(context: StageContext, sessions: Mapping[str, SessionRows]) -> None:
+def _split_rows(
+    context: StageContext, builder: TrainRowBuilder, sessions: Mapping[str, SessionRows]
+) -> None:
     """Validate, clean and split the rows; write the splits to the run's folder."""
     family, settings, run, state = context.family, context.settings, context.run, context.state
     logger.info("%s: validation, cleaning and split", family.name)
@@ -126,7 +128,7 @@ def _split_rows(context: StageContext, sessions: Mapping[str, SessionRows]) -> N
         # Wraps the streams: their rows are seen while the preparation below reads them.
         stream = digester.passing(session_rows.rows)
         if shapes.losses:
-            stream = shapes.collect(stream)
+            stream = shapes.collect(session_id, stream)
         watched[session_id] = replace(session_rows, rows=stream)
     session = prepare_sessions(
         family, settings, context.base.path, context.models, watched, state.folder / PREPARED
@@ -149,8 +151,10 @@ def _split_rows(context: StageContext, sessions: Mapping[str, SessionRows]) -> N
     if shapes.losses:
         additional, state.additional_rows = shapes.prepare(held_out)
         run.log_dict(state.additional_rows, "steps/further_rows.json")
-        run.log_input(context.name, rows_digest(additional), "training", len(additional))
-        state.write_rows(additional, ADDITIONAL)
+        for session_id, rows in rows_of_sessions(additional, context.sessions).items():
+            if len(rows):
+                run.log_input(session_id, rows_digest(rows), "training", len(rows))
+        state.write_rows(builder.weigh(additional), ADDITIONAL)
 
     # One save at the end: a run killed before it prepares its rows again from the start.
     state.steps.update(steps)
