@@ -13,6 +13,7 @@ from tests.tracking import client_of
 
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
 from tunetrail.config import EvaluationConfig, GateConfig, Settings
+from tunetrail.node.reproducing import reproduce
 from tunetrail.samples import SampleKind
 
 Make = Callable[..., Settings]
@@ -141,6 +142,35 @@ def test_execute_leaves_out_benchmark_rows_that_the_candidate_has_learnt_from(
     learnt = split["train"]
     (change,) = steps["comparison"]["earlier_sessions"].values()
     assert change["examples"] == len(kept) - learnt > 0
+
+
+@pytest.mark.slow  # Four trainings
+def test_repro_scores_the_rows_of_earlier_sessions_that_the_run_had(
+    database: DatabaseManager, workplace: Path, make_settings: Make
+) -> None:
+    settings = make_settings(workplace, gate=LENIENT)
+    store(database, "second", "ghijkl")
+    second = train(settings, database, "second")
+    # The benchmark grows.
+    store(database, "third", "mnopqr")
+    train(settings, database, "third")
+    run_id = second["deployment"]["mlflow_run_id"]
+
+    repeated = reproduce(run_id, tracking=settings.tracking, database=database)
+
+    assert repeated.identical, repeated.to_dict()
+    (family,) = repeated.families
+    values = {pair.name: pair.now for pair in family.metrics}
+    (change,) = second["comparison"]["earlier_sessions"].values()
+    assert values["earlier_sessions/first"] == change["improvement"]
+    assert not any(name == "earlier_sessions/third" for name in values)
+
+    # Cut, so that most of the rows are gone.
+    kept = database.read_benchmark("embedding", "pair")
+    database.extend_benchmark("embedding", kept, 4)
+    (family,) = reproduce(run_id, tracking=settings.tracking, database=database).families
+    (difference,) = family.differences
+    assert "rows of earlier sessions have left the benchmark" in difference.in_words
 
 
 @pytest.mark.processes

@@ -8,6 +8,7 @@ from typing import Any
 from tunetrail.config import BASE
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.row_digests import ROW_DIGESTS, RowDigests
+from tunetrail.pipeline.stages.earlier_sessions import BENCHMARK_ROWS
 from tunetrail.scratch import scratch_folder
 from tunetrail.stores.tracking import TrackedRun
 
@@ -73,6 +74,13 @@ class RecordedFamily:
             return None
         with scratch_folder() as folder:
             return RowDigests.read(self.run.download(ROW_DIGESTS, folder))
+
+    @cached_property
+    def benchmark_rows(self) -> dict[str, Any]:
+        """The `shape` and `row_ids` of the earlier sessions' rows; empty if there were none."""
+        folder = BENCHMARK_ROWS.partition("/")[0]
+        is_kept = BENCHMARK_ROWS in self.run.artifacts(folder)
+        return self.run.read_dict(BENCHMARK_ROWS) if is_kept else {}
 
     def root_at_start(self) -> str | None:
         """Return the version that the training began with; None for the base model."""

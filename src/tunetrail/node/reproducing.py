@@ -21,6 +21,7 @@ from tunetrail.node.recorded_family import TRAINING, RecordedFamily
 from tunetrail.node.started_run import session_tags
 from tunetrail.paths import private_folder
 from tunetrail.pipeline import DataSciencePipeline, Outcome
+from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.environment import (
     Difference,
     Environment,
@@ -178,6 +179,28 @@ class _Repetition:
 
         return PinnedRegistry(self.tracker, name, family.family.flavor, version, read_digest)
 
+    def _benchmark(self, family: RecordedFamily) -> Benchmark:
+        """Return the rows of earlier sessions that the run was scored on, as far as they remain."""
+        return Benchmark(
+            database=self.database,
+            family=family.family,
+            session_ids=self.session_ids,
+            prefix=self.settings.tracking.prefix,
+            row_ids=frozenset(family.benchmark_rows.get("row_ids", ())),
+        )
+
+    def _lost_benchmark_rows(self, family: RecordedFamily) -> list[Difference]:
+        """Return a difference if rows of earlier sessions have left the benchmark since."""
+        then = family.benchmark_rows
+        if not then:
+            return []
+        _, session_of_row = self._benchmark(family).rows(then["shape"])
+        lost = len(then["row_ids"]) - len(session_of_row)
+        if not lost:
+            return []
+        name = f"{lost} of {len(then['row_ids'])} rows of earlier sessions have left the benchmark"
+        return [Difference(kind="row", name=name)]
+
     def _frames(self, family: RecordedFamily) -> Iterator[pd.DataFrame]:
         """Yield all samples of the family that the sessions have now."""
         sessions = (
@@ -222,7 +245,11 @@ class _Repetition:
             run_id=family.run.run_id,
             reproduction_id=own_run.run_id,
             rows=rows,
-            differences=[*_row_differences(rows), *_input_differences(family, repeated)],
+            differences=[
+                *_row_differences(rows),
+                *self._lost_benchmark_rows(family),
+                *_input_differences(family, repeated),
+            ],
             metrics=metric_pairs(family.metrics, repeated.metrics),
             weights=(then.get("weights_digest"), now["weights_digest"]),
             divergence=first_divergence(then["history"], now["history"]),
@@ -268,6 +295,7 @@ class _Repetition:
             count_looks=lambda sketch: look - 1.0,
             lineage=Lineage(database=self.database, family=family.family, prefix=prefix),
             read_own_columns=self.database.read_own_columns,
+            benchmark=self._benchmark(family),
         )
 
         return DataSciencePipeline(self.settings, tracker=self.tracker).run(

@@ -1,6 +1,6 @@
 """The benchmark of a family: test rows of earlier sessions, on which candidates are scored too."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -20,12 +20,14 @@ class Benchmark:
         family: The family.
         session_ids: The sessions that are trained on: their rows are compared as test rows.
         prefix: Beginning of the names of registered models, each with a benchmark of its own.
+        row_ids: The rows that are read, of a run that is repeated; None for all.
     """
 
     database: DatabaseManager
     family: ModelFamily
     session_ids: Sequence[str]
     prefix: str = ""
+    row_ids: Collection[int] | None = None
 
     @property
     def _model_name(self) -> str:
@@ -37,6 +39,7 @@ class Benchmark:
             record
             for record in self.database.read_benchmark(self._model_name, shape)
             if record.session_id not in self.session_ids
+            and (self.row_ids is None or record.row_id in self.row_ids)
         ]
         session_of_row = {record.row_id: record.session_id for record in records}
 

@@ -18,6 +18,9 @@ from tunetrail.pipeline.stages.prepare import PreparedRows
 
 logger = logging.getLogger(__name__)
 
+BENCHMARK_ROWS = "evaluation/earlier_rows.json"
+"""The artifact with the ids of the benchmark's rows."""
+
 
 def compare_on_earlier_sessions(
     context: StageContext, prepared: PreparedRows, fitted: FittedModel, reference: Any
@@ -39,6 +42,10 @@ def compare_on_earlier_sessions(
     if benchmark is None or config.benchmark_rows == 0:
         return {}
     all_rows, session_of_row = benchmark.rows(prepared.shape)
+    if session_of_row:
+        # So that `tunetrail repro` scores these, however the benchmark has grown.
+        contents = {"shape": prepared.shape, "row_ids": list(session_of_row)}
+        context.run.log_dict(contents, BENCHMARK_ROWS)
     rows = _not_learnt(context, prepared, all_rows)
     if len(rows) < 2:
         return {}
