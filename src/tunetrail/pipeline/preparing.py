@@ -140,6 +140,11 @@ def prepare_sessions(
         return next(iter(prepared.values()))
 
     united = unite_sessions(prepared, folder, settings.split, settings.cleaning)
+    # The sessions' own warnings were logged when each of them was prepared.
+    own_warnings = {warning for session in prepared.values() for warning in session.warnings}
+    for warning in united.warnings:
+        if warning not in own_warnings:
+            logger.warning("%s: %s", family.name, warning)
     shutil.rmtree(folder / _SESSIONS)
     return united
 
