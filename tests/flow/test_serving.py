@@ -9,11 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,9 @@ import numpy as np
 import pytest
 import requests
 import torch
-import uvicorn
 from tests.commands import CallMain
 from tests.families import language_folder
+from tests.serving import answering
 
 import tunetrail
 from tunetrail.config import TrackingConfig
@@ -32,14 +30,12 @@ from tunetrail.deployment.flavors import EmbeddingFlavor
 from tunetrail.deployment.registry import Registry
 from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.pipeline.root_sources import ExportedRoot, RegisteredRoot
-from tunetrail.serving.app import build_app
 from tunetrail.serving.limits import Limits
 from tunetrail.serving.live_root import LiveRoot
 from tunetrail.stores.tracking import Tracker
 
 TEXTS = ["a short text", "another one", "déjà vu"]
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
-LIMITS = Limits(body_bytes=20_000, texts=8, messages=4, new_tokens=32)
 
 
 def make_root(registry: Registry, model: Any) -> None:
@@ -47,30 +43,6 @@ def make_root(registry: Registry, model: Any) -> None:
     expected = registry.root()
     version = registry.writer.write(model, run, base_model="tiny", probes=TEXTS, tags={})
     registry.move_root(version, expected, {})
-
-
-@contextmanager
-def answering(live_root: LiveRoot, limits: Limits = LIMITS) -> Iterator[str]:
-    """Run the server in a thread, and yield its address."""
-    config = uvicorn.Config(
-        build_app(live_root, limits, ["127.0.0.1"]),
-        host="127.0.0.1",
-        port=0,
-        access_log=False,
-        log_level=logging.WARNING,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def exported(folder: Path, name: str, save: Callable[[Path], None]) -> Path:
@@ -228,6 +200,24 @@ def test_other_bodies_methods_and_names_of_this_machine_are_refused(vectors_at: 
     assert plain.status_code == 415 and rebound.status_code == 400
     assert chunked.status_code == 413
     assert requests.get(url, timeout=10).status_code == 405
+
+
+def test_each_of_many_clients_gets_its_own_vectors(vectors_at: str, embedding_models: Path) -> None:
+    # Of several lengths, so that some requests are computed together and others apart.
+    asked = [[f"{'long ' * (n % 7)}text {n}"] * (1 + n % 3) for n in range(32)]
+    local = tunetrail.load_root("embedding", model_dir=embedding_models)
+
+    with ThreadPoolExecutor(16) as clients:
+        responses = list(
+            clients.map(lambda texts: post(vectors_at, "/v1/embeddings", {"input": texts}), asked)
+        )
+
+    for texts, response in zip(asked, responses, strict=True):
+        answer = response.json()
+        served = np.asarray([row["embedding"] for row in answer["data"]])
+        assert np.abs(served - local.encode(texts)).max() < 1e-6
+        # The tokens of the tiny model are bytes.
+        assert answer["usage"]["prompt_tokens"] == sum(map(len, texts))
 
 
 def test_no_text_of_a_request_is_logged(

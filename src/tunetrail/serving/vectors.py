@@ -14,6 +14,7 @@ from tunetrail.serving.live_root import LiveRoot
 from tunetrail.serving.model_queue import ModelQueue
 from tunetrail.serving.names import check_model, version_headers
 from tunetrail.serving.refusals import RefusedError
+from tunetrail.serving.text_batches import TextBatches, Vectors
 from tunetrail.serving.texts import (
     EmbeddingRequest,
     Invocation,
@@ -22,13 +23,12 @@ from tunetrail.serving.texts import (
     check_texts,
 )
 
-Vectors = np.ndarray[Any, np.dtype[np.float32]]
-
 
 def add_vector_endpoints(
     app: FastAPI, live_root: LiveRoot, queue: ModelQueue, limits: Limits
 ) -> None:
     """Add `/v1/embeddings` and `/invocations`."""
+    batches = TextBatches(queue=queue, encode=_encode)
 
     @app.post("/v1/embeddings")
     async def embeddings(request: EmbeddingRequest) -> JSONResponse:
@@ -40,7 +40,7 @@ def add_vector_endpoints(
         check_prompt(request.prompt_name, loaded.model.prompts)
         _check_dimensions(request.dimensions, loaded)
 
-        vectors, tokens = await queue.run(lambda: _encode(loaded, texts, request.prompt_name))
+        vectors, tokens = await batches.vectors(loaded, texts, request.prompt_name)
         as_base64 = request.encoding_format == "base64"
         rows = [_row(index, vector, as_base64) for index, vector in enumerate(vectors)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
@@ -56,21 +56,21 @@ def add_vector_endpoints(
         prompt_name = request.params.prompt_name
         check_prompt(prompt_name, loaded.model.prompts)
 
-        vectors, _ = await queue.run(lambda: _encode(loaded, texts, prompt_name))
+        vectors, _ = await batches.vectors(loaded, texts, prompt_name)
         return JSONResponse({"predictions": vectors.tolist()}, headers=version_headers(loaded))
 
 
 def _encode(
     loaded: LoadedVersion, texts: Sequence[str], prompt_name: str | None
-) -> tuple[Vectors, int]:
-    """Return the vectors [texts, dimensions], and how many tokens the model has read."""
+) -> tuple[Vectors, Sequence[int]]:
+    """Return the vectors [texts, dimensions], and how many tokens of each the model has read."""
     model = loaded.model
     vectors = model.encode(list(texts), prompt_name=prompt_name, show_progress_bar=False)
     name = prompt_name or model.default_prompt_name
     prompt = model.prompts[name] if name else ""
     prompted = [prompt + text for text in texts]
     encoded = model.tokenizer(prompted, truncation=True, max_length=model.max_seq_length)
-    return np.asarray(vectors, dtype=np.float32), sum(map(len, encoded["input_ids"]))
+    return np.asarray(vectors, dtype=np.float32), list(map(len, encoded["input_ids"]))
 
 
 def _row(index: int, vector: Vectors, as_base64: bool) -> dict[str, Any]:
