@@ -17,9 +17,10 @@ from tunetrail import DatabaseManager
 from tunetrail.config import TrackingConfig
 from tunetrail.config.sweep import PRUNERS
 from tunetrail.samples import SampleKind
+from tunetrail.stores.run_tags import SWEEP_TAG
 from tunetrail.stores.tracking import Tracker
-from tunetrail.sweeps.driver import SWEEP_TAG
-from tunetrail.sweeps.study import JobState, SweepJob, SweepStudy
+from tunetrail.sweeps.study import SweepStudy
+from tunetrail.sweeps.sweep_job import JobState, SweepJob
 
 CATEGORIES, QUESTIONS = 16, 18
 JOBS, EPOCHS = 24, 4

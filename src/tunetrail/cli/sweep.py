@@ -90,7 +90,7 @@ def _whole_id(beginning: str, sweeps: Sequence[str]) -> str:
 def _print_summary(summary: "SweepSummary") -> None:
     from rich.console import Console
 
-    from tunetrail.sweeps.summary import duration_in_words, shown_overrides, value_in_words
+    from tunetrail.sweeps.job_words import duration_in_words, shown_overrides, value_in_words
 
     console = Console()
     table = new_table("job", "what was swept", ", ".join(summary.labels), "time", "state")

@@ -9,7 +9,7 @@ from rich.table import Table
 from tunetrail.cli.results_table import print_results, where_to_look
 from tunetrail.cli.terminal import printable, say
 from tunetrail.reporting.readable import shown_interval
-from tunetrail.sweeps.summary import objective_label, shown_overrides
+from tunetrail.sweeps.job_words import objective_label, shown_overrides
 from tunetrail.sweeps.sweep_job import SweepJob
 from tunetrail.sweeps.sweep_plan import Objective
 from tunetrail.sweeps.winner import SweepDecision

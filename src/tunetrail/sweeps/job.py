@@ -17,9 +17,9 @@ from tunetrail.pipeline.stages.fit import MonitoredValue
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.resumable_runs import CONFIGURATION
 from tunetrail.stores.tracking import Tracker
+from tunetrail.sweeps.job_words import shown_overrides
 from tunetrail.sweeps.objectives import COSTS, interval_of, measure
 from tunetrail.sweeps.study import SweepStudy
-from tunetrail.sweeps.summary import shown_overrides
 from tunetrail.sweeps.sweep_job import SweepJob
 
 logger = logging.getLogger(__name__)

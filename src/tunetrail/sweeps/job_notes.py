@@ -2,7 +2,8 @@
 
 from tunetrail.reporting.readable import as_markdown
 from tunetrail.stores.tracking import Tracker
-from tunetrail.sweeps.summary import SweepSummary, shown_overrides, value_in_words
+from tunetrail.sweeps.job_words import shown_overrides, value_in_words
+from tunetrail.sweeps.summary import SweepSummary
 from tunetrail.sweeps.sweep_job import JobState, SweepJob
 
 

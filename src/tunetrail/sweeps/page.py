@@ -6,12 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.reporting.html import load_template, picture_address
-from tunetrail.sweeps.summary import (
-    SweepSummary,
-    duration_in_words,
-    shown_overrides,
-    shown_value,
-)
+from tunetrail.sweeps.job_words import duration_in_words, shown_overrides, shown_value
+from tunetrail.sweeps.summary import SweepSummary
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -21,8 +21,9 @@ from tunetrail.reporting.charts import (
     pngs,
     style_axes,
 )
+from tunetrail.sweeps.job_words import shown_overrides
 from tunetrail.sweeps.study import SweepStudy
-from tunetrail.sweeps.summary import SweepSummary, shown_overrides
+from tunetrail.sweeps.summary import SweepSummary
 from tunetrail.sweeps.sweep_job import SweepJob
 
 if TYPE_CHECKING:

@@ -24,12 +24,7 @@ from tunetrail.sweeps.space import SearchSpace, Value
 from tunetrail.sweeps.storage import study_storage
 from tunetrail.sweeps.sweep_job import JobState, SweepJob
 from tunetrail.sweeps.sweep_plan import Objective, SweepPlan
-
-_ENDED = {
-    TrialState.COMPLETE: JobState.FINISHED,
-    TrialState.PRUNED: JobState.PRUNED,
-    TrialState.FAIL: JobState.FAILED,
-}
+from tunetrail.sweeps.trials import ENDED, job_of_trial
 
 
 class SweepStudy:
@@ -119,11 +114,11 @@ class SweepStudy:
 
     def jobs(self) -> list[SweepJob]:
         """Return all jobs, by number."""
-        return list(map(_job_of, self._trials()))
+        return list(map(job_of_trial, self._trials()))
 
     def job(self, number: int) -> SweepJob:
         """Return one job; raises `UserError` if there is none of that number."""
-        return _job_of(self._trial(number))
+        return job_of_trial(self._trial(number))
 
     def add_job(self, values: Mapping[str, Value]) -> SweepJob:
         """Add a waiting job with given values of the parameters, and return it."""
@@ -134,7 +129,7 @@ class SweepStudy:
             user_attrs={"overrides": list(self.plan.space.overrides(values))},
         )
         self.optuna_study.add_trial(trial)
-        return _job_of(self._trials()[-1])
+        return job_of_trial(self._trials()[-1])
 
     def ask_job(self) -> SweepJob:
         """Add a job with the values that the sampler chooses, and return it."""
@@ -165,7 +160,7 @@ class SweepStudy:
         if trial.state.is_finished():
             raise TrainingError(
                 f"job {number} of the sweep {self.sweep_run_id} has already ended: "
-                f"{_ENDED[trial.state]}."
+                f"{ENDED[trial.state]}."
             )
         if trial.state == TrialState.WAITING:
             self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
@@ -244,7 +239,7 @@ class SweepStudy:
 
     def front(self) -> list[SweepJob]:
         """Return the finished jobs of which no other is better in all objectives, by number."""
-        return [_job_of(trial) for trial in self.optuna_study.best_trials]
+        return [job_of_trial(trial) for trial in self.optuna_study.best_trials]
 
     def _end(
         self,
@@ -287,25 +282,3 @@ def best_of(jobs: Sequence[SweepJob], objectives: Sequence[Objective]) -> SweepJ
 
     finished = [job for job in jobs if job.state == JobState.FINISHED]
     return min(finished, key=cost, default=None)
-
-
-def _job_of(trial: FrozenTrial) -> SweepJob:
-    facts = trial.user_attrs
-    state = _ENDED.get(trial.state)
-    if state is None:
-        # The trials of an adaptive sampler are running for Optuna as soon as they are chosen.
-        state = JobState.RUNNING if "mlflow_run_id" in facts else JobState.WAITING
-
-    finished = state == JobState.FINISHED
-    interval = facts.get("interval")
-    return SweepJob(
-        number=trial.number,
-        overrides=tuple(facts.get("overrides", ())),
-        state=state,
-        values=tuple(trial.values) if finished else None,
-        interval=(interval[0], interval[1]) if interval else None,
-        mlflow_run_id=facts.get("mlflow_run_id"),
-        reason=facts.get("reason"),
-        seconds=facts.get("seconds"),
-        steps=facts.get("steps"),
-    )

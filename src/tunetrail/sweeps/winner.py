@@ -13,8 +13,9 @@ from tunetrail.stores.database import DatabaseManager, RunState
 from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 from tunetrail.stores.tracking import TrackedRun, Tracker
 from tunetrail.sweeps.job import candidates_of, remove_folders
+from tunetrail.sweeps.job_words import objective_label
 from tunetrail.sweeps.study import SweepStudy
-from tunetrail.sweeps.summary import objective_label, try_to_write_summary
+from tunetrail.sweeps.summary_artifacts import try_to_write_summary
 from tunetrail.sweeps.sweep_job import JobState, SweepJob
 from tunetrail.sweeps.sweep_plan import Objective
 

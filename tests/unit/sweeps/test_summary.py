@@ -13,7 +13,8 @@ from tunetrail.sweeps.page import sweep_page
 from tunetrail.sweeps.pictures import sweep_pictures
 from tunetrail.sweeps.space import SearchSpace
 from tunetrail.sweeps.study import SweepStudy
-from tunetrail.sweeps.summary import jobs_table, summarize_sweep, write_sweep_summary
+from tunetrail.sweeps.summary import summarize_sweep
+from tunetrail.sweeps.summary_artifacts import jobs_table, write_sweep_summary
 
 VALUES = [0.5, 0.55, 0.7, 0.62, 0.66]
 """Of the first five jobs of the grid; the sixth fails."""
