@@ -27,7 +27,7 @@ class ListedRun:
         experiment_id: The experiment in MLflow.
         artifact_uri: Where its artifacts are.
         params: Its parameters.
-        metrics: The last value of each metric.
+        metrics: The last value of each metric that has one.
         tags: Its tags, without MLflow's own.
     """
 

@@ -140,7 +140,8 @@ class QuickRuns:
         run_id, name, status, started, ended, experiment_id, artifact_uri = row
         tags = self._pairs("tags", run_id)
         own_tags = {key: value for key, value in tags.items() if not key.startswith("mlflow.")}
-        metrics = self._pairs("latest_metrics", run_id)
+        # MLflow stores zero for NaN, a metric that was announced only.
+        metrics = self._pairs("latest_metrics", run_id, "NOT is_nan")
         return ListedRun(
             run_id=run_id,
             name=name,
@@ -155,8 +156,8 @@ class QuickRuns:
             tags=own_tags,
         )
 
-    def _pairs(self, table: str, run_id: str) -> dict[str, str]:
-        statement = f"SELECT key, value FROM {table} WHERE run_uuid = ?"  # noqa: S608
+    def _pairs(self, table: str, run_id: str, condition: str = "TRUE") -> dict[str, str]:
+        statement = f"SELECT key, value FROM {table} WHERE run_uuid = ? AND {condition}"  # noqa: S608
         return dict(self._connection.execute(statement, (run_id,)).fetchall())
 
 

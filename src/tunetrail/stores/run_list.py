@@ -1,6 +1,7 @@
 """The trainings and sweeps of an experiment as a list: read from MLflow, filtered and sorted."""
 
 import datetime
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -125,7 +126,8 @@ def listed_run(run: Run) -> ListedRun:
         experiment_id=run.info.experiment_id,
         artifact_uri=run.info.artifact_uri,
         params=run.data.params,
-        metrics=run.data.metrics,
+        # NaN is a metric that was announced only.
+        metrics={name: value for name, value in run.data.metrics.items() if not math.isnan(value)},
         tags=tags,
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 
 from tunetrail.errors import TrackingError, state_after
@@ -100,6 +100,17 @@ class TrackedRun:
                 points.append((safe_name(name), float(value), milliseconds, step))
         if points:
             self.tracker.write_metrics(Report(self.run_id, points, resumed=self.resumed > 0))
+
+    def announce_metric(self, name: str) -> None:
+        """Log a metric whose value isn't known yet, which MLflow shows as NaN until it is.
+
+        MLflow's page of compared runs draws the first metric that all of them have, so a run that
+        has just started announces the one that it will be compared by.
+        """
+        unknown = Metric(safe_name(name), math.nan, int(time.time() * 1000), 0)
+        with self.tracker.request():
+            # Not by the writer of the other metrics: it would come some seconds later.
+            self.tracker.client.log_batch(self.run_id, metrics=[unknown], synchronous=True)
 
     def logged_steps(self, name: str) -> set[int]:
         """Return the steps for which the run has a value of a metric."""

@@ -18,7 +18,7 @@ from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.resumable_runs import CONFIGURATION
 from tunetrail.stores.tracking import Tracker
 from tunetrail.sweeps.job_words import shown_overrides
-from tunetrail.sweeps.objectives import COSTS, interval_of, measure
+from tunetrail.sweeps.objectives import COSTS, interval_of, measure, metric_in_mlflow
 from tunetrail.sweeps.study import SweepStudy
 from tunetrail.sweeps.sweep_job import SweepJob
 
@@ -143,9 +143,15 @@ def _fit(
         logger.info("job %d continues with the run %s", job.number, run_id)
         return node.resume_fit(run_id, on_validation=pruning, pins=study.plan.pins)
 
+    def start(started_run_id: str) -> None:
+        study.start_job(job.number, started_run_id)
+        metric = metric_in_mlflow(study.objectives[0])
+        if metric is not None:
+            Tracker(node.settings.tracking).run(started_run_id).announce_metric(metric)
+
     return node.fit(
         {"session_id": session_id, "model_type": model_type},
-        on_start=lambda started_run_id: study.start_job(job.number, started_run_id),
+        on_start=start,
         on_validation=pruning,
         pins=study.plan.pins,
     )

@@ -32,6 +32,13 @@ COSTS: Mapping[str, Callable[[Outcome], float]] = {
 }
 """What a job costs: time and optimizer steps of its training, and size of its model on disk."""
 
+_METRICS_OF_COSTS = {
+    "seconds": "training/seconds",
+    "steps": "training/steps",
+    "model_mib": "validation/model_mib",
+}
+"""The metrics of MLflow that are costs."""
+
 _SAMPLE = 1_000
 """Rows by which it is found out before the first job which metrics the session gives."""
 
@@ -87,6 +94,16 @@ def measure(outcome: Outcome, objectives: Sequence[Objective]) -> tuple[float, .
         SampleError: The validation rows don't give one of them.
     """
     return tuple(_value(outcome, objective) for objective in objectives)
+
+
+def metric_in_mlflow(objective: Objective) -> str | None:
+    """Return the metric of a job's run in MLflow that is an objective; None if none is."""
+    name = objective.name
+    if name in COSTS:
+        return _METRICS_OF_COSTS[name]
+    if name == LOSS:
+        return LOSS
+    return f"validation/{name}" if is_metric(name) else None
 
 
 def interval_of(outcome: Outcome, objective: Objective) -> tuple[float, float] | None:

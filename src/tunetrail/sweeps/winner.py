@@ -14,6 +14,7 @@ from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 from tunetrail.stores.tracking import TrackedRun, Tracker
 from tunetrail.sweeps.job import candidates_of, remove_folders
 from tunetrail.sweeps.job_words import objective_label
+from tunetrail.sweeps.objectives import metric_in_mlflow
 from tunetrail.sweeps.study import SweepStudy
 from tunetrail.sweeps.summary_artifacts import try_to_write_summary
 from tunetrail.sweeps.sweep_job import JobState, SweepJob
@@ -134,7 +135,7 @@ def _selection(
 
 def _jobs_page(run: TrackedRun, objective: Objective) -> str:
     """Return where MLflow shows the jobs, ordered by the objective if their runs have it."""
-    metric = f"validation/{objective.name}" if is_metric(objective.name) else None
+    metric = metric_in_mlflow(objective)
     return run.jobs_page(metric, descending=objective.higher_is_better)
 
 

@@ -7,6 +7,7 @@ import pytest
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import UserError
 from tunetrail.stores.listed_run import ListedRun
+from tunetrail.stores.quick_runs import QuickRuns
 from tunetrail.stores.run_list import (
     existing_experiment,
     find_key,
@@ -157,6 +158,29 @@ def test_figures_that_are_not_finite_are_left_out_of_the_plain_values(tracker: T
     infinite = ListedRun(**{**vars(run), "metrics": {"a": 1.0, "b": float("inf")}})
 
     assert infinite.to_dict()["metrics"] == {"a": 1.0}
+
+
+def test_a_metric_that_was_only_announced_has_no_value_but_comes_first(tracker: Tracker) -> None:
+    run = tracker.start_run("r", tags={"tunetrail.training_run": "t"})
+
+    run.announce_metric("validation/ndcg_at_10")
+    run.log_metrics({"system/cpu": 3.0})
+    run.finish("succeeded")
+
+    for (listed,) in (read_runs(tracker), quick_runs(tracker).find(run.run_id)):
+        assert listed.metrics == {"system/cpu": 3.0}
+    run.log_metrics({"validation/ndcg_at_10": 0.5})
+    run.finish("succeeded")
+    assert list(tracker.client.get_run(run.run_id).data.metrics.items()) == [
+        ("validation/ndcg_at_10", 0.5),
+        ("system/cpu", 3.0),
+    ]
+
+
+def quick_runs(tracker: Tracker) -> QuickRuns:
+    runs = QuickRuns.open(tracker.config.uri)
+    assert runs is not None
+    return runs
 
 
 def test_an_experiment_that_is_not_there_is_refused(tracker: Tracker, workplace: Path) -> None:
