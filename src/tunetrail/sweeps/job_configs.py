@@ -1,33 +1,34 @@
-"""Compose the jobs of a sweep: Hydra reads each file once, and merges each choice of files once.
+"""Compose the jobs of a sweep: what their files give is composed once, and then values are set.
 
-It uses Hydra's internals, written for Hydra 1.3: what its loader does is in three methods, of which
-two are made to remember. tests/unit/sweeps/test_job_configs.py compares all kinds of overrides with
-Hydra's own compositions.
+It uses Hydra's internals, written for Hydra 1.3. tests/unit/sweeps/test_job_configs.py compares all
+kinds of overrides with Hydra's own compositions.
 """
 
 import copy
 from collections.abc import Sequence
+from itertools import product
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig
 
 _SEARCH_PATH = "hydra.searchpath"
-_MOST_MERGED = 32
-"""Merged configurations in memory; each is a megabyte or two."""
+_MOST_TEMPLATES = 32
+"""Compositions in memory; each is a megabyte or two."""
 
 
 class JobConfigLoader(ConfigLoaderImpl):
     """Hydra's loader of configurations, with a memory for the jobs of a sweep.
 
     Hydra composes a job in three steps: the groups give a list of files, the files are merged, and
-    the values of single keys are set. Here, a file is read once, and a list that was merged before
-    is copied; the values are set by Hydra's own code. So a job that chooses another file of a group
-    is composed as it should be, and files that are edited meanwhile change no later job.
+    the values of single keys are set. Here, a file is read once, and jobs that differ in values
+    only are copies of one composition, in which Hydra's own code sets the values. So a job that
+    chooses another file of a group is composed as it should be, and files that are edited meanwhile
+    change no later job.
 
     Args:
         loader: The loader that Hydra has made for the command.
@@ -36,7 +37,45 @@ class JobConfigLoader(ConfigLoaderImpl):
     def __init__(self, loader: ConfigLoader) -> None:
         super().__init__(loader.get_search_path())
         self._repositories: dict[tuple[str | None, ...], CachingConfigRepository] = {}
-        self._merged: dict[tuple[str, ...], DictConfig] = {}
+        self._overrides: dict[str, Override] = {}
+        self._templates: dict[tuple[str, ...], DictConfig] = {}
+
+    def load_sweep_config(
+        self, master_config: DictConfig, sweep_overrides: list[str]
+    ) -> DictConfig:
+        """Return the configuration of a job, which the caller may change.
+
+        Args:
+            master_config: What the command was composed to.
+            sweep_overrides: All overrides of the job.
+        """
+        parsed, repository = self._parse_overrides_and_create_caching_repo(
+            master_config.hydra.job.config_name,
+            [*master_config.hydra.overrides.hydra, *sweep_overrides],
+        )
+        of_job = parsed[len(parsed) - len(sweep_overrides) :]
+        values, others = _split(of_job, repository)
+        if any(_overlap(value, other) for value, other in product(values, others)):
+            # Their order counts, which a template wouldn't keep.
+            return super().load_sweep_config(master_config, sweep_overrides)
+
+        config = copy.deepcopy(self._template(master_config, others))
+        self._apply_overrides_to_config(values, config)
+        _note_overrides(config, of_job)
+        return config
+
+    def _template(self, master_config: DictConfig, overrides: Sequence[Override]) -> DictConfig:
+        """Return the composition of the overrides that aren't single values."""
+        key = tuple(str(override.input_line) for override in overrides)
+        template = self._templates.pop(key, None)
+        if template is None:
+            template = super().load_sweep_config(master_config, list(key))
+
+        # Last in the order, from which the least recently used one goes.
+        self._templates[key] = template
+        if len(self._templates) > _MOST_TEMPLATES:
+            del self._templates[next(iter(self._templates))]
+        return template
 
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
@@ -46,7 +85,7 @@ class JobConfigLoader(ConfigLoaderImpl):
         paths = [override for override in overrides if _SEARCH_PATH in override]
         key = (config_name, *paths)
         if key in self._repositories:
-            return OverridesParser.create().parse_overrides(overrides), self._repositories[key]
+            return self._parse(overrides), self._repositories[key]
 
         parsed, self._repositories[key] = super()._parse_overrides_and_create_caching_repo(
             config_name, overrides
@@ -54,19 +93,44 @@ class JobConfigLoader(ConfigLoaderImpl):
         return parsed, self._repositories[key]
 
     def _compose_config_from_defaults_list(
-        self, defaults: Sequence[ResultDefault], repo: IConfigRepository
+        self, defaults: list[ResultDefault], repo: IConfigRepository
     ) -> DictConfig:
         """Return the merged files of a list, which the caller may change."""
-        key = tuple(map(repr, defaults))
-        merged = self._merged.pop(key, None)
-        if merged is None:
-            # Merging changes what was read, so the files are read for it alone.
-            assert isinstance(repo, CachingConfigRepository)
-            own_files = CachingConfigRepository(repo.delegate)
-            merged = super()._compose_config_from_defaults_list(list(defaults), own_files)
+        # Merging changes what was read, so the files are read for it alone.
+        assert isinstance(repo, CachingConfigRepository)
+        own_files = CachingConfigRepository(repo.delegate)
+        return super()._compose_config_from_defaults_list(defaults, own_files)
 
-        # Last in the order, from which the least recently used one goes.
-        self._merged[key] = merged
-        if len(self._merged) > _MOST_MERGED:
-            del self._merged[next(iter(self._merged))]
-        return copy.deepcopy(merged)
+    def _parse(self, overrides: list[str]) -> list[Override]:
+        """Return the parsed overrides; most of them are those of all jobs."""
+        new = [override for override in overrides if override not in self._overrides]
+        self._overrides.update(zip(new, OverridesParser.create().parse_overrides(new), strict=True))
+        return [self._overrides[override] for override in overrides]
+
+
+def _split(
+    overrides: Sequence[Override], repository: IConfigRepository
+) -> tuple[list[Override], list[Override]]:
+    """Return the overrides that only set a key which is there, and the others."""
+    values, others = [], []
+    for override in overrides:
+        is_plain = override.type == OverrideType.CHANGE and not override.is_sweep_override()
+        is_ours = not override.is_hydra_override() and override.package is None
+        is_value = is_plain and is_ours and not repository.group_exists(override.key_or_group)
+        (values if is_value else others).append(override)
+    return values, others
+
+
+def _overlap(first: Override, second: Override) -> bool:
+    """Tell whether one key is the other, or is below it."""
+    keys = first.key_or_group, second.key_or_group
+    shorter, longer = sorted((f"{key}." for key in keys), key=len)
+    return longer.startswith(shorter)
+
+
+def _note_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Write into a configuration what overrides led to it, as Hydra's loader does."""
+    job = config.hydra.job
+    ours = [override for override in overrides if not override.is_hydra_override()]
+    config.hydra.overrides.task = [override.input_line for override in ours]
+    job.override_dirname = get_overrides_dirname(overrides=ours, **job.config.override_dirname)

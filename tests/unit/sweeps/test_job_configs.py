@@ -31,6 +31,24 @@ EVERY_KIND = {
         "++trainer.callbacks.mine.logging_interval=step",
         "~hydra.job_logging.handlers.file",
     ],
+    "value below an added key": [
+        "++trainer.callbacks.mine={_target_:LearningRateMonitor,logging_interval:step}",
+        "trainer.callbacks.mine.logging_interval=epoch",
+    ],
+    "added key below a value": [
+        "embedding.loss_options={temperature:0.1}",
+        "++embedding.loss_options.temperature=0.2",
+    ],
+    "section and a key of it": [
+        "embedding.training={batch_size:4,num_epochs:2}",
+        "embedding.training.batch_size=8",
+    ],
+    "key and then its section": [
+        "embedding.training.batch_size=8",
+        "embedding.training={batch_size:4,num_epochs:2}",
+    ],
+    "nothing, and quoted text": ["sweep.job=null", "output_dir='a, b=c'"],
+    "the same key twice": ["seed=1", "seed=2"],
     "option of a group": ["optimizer=sgd", "embedding.training.batch_size=8"],
     "another option": ["optimizer=adafactor", "embedding.training.batch_size=8"],
     "options of several groups": ["embedding=mpnet", "callbacks=[ema,frequent_checkpoints]"],
@@ -79,7 +97,8 @@ def test_a_job_is_composed_as_by_hydra(loaders: Loaders, overrides: list[str]) -
 
 
 @pytest.mark.parametrize(
-    "override", ["sed=1", "seed=many", "optimizer=sdg", "+seed=2", "~sed", "seed=1,2"]
+    "override",
+    ["sed=1", "seed=many", "optimizer=sdg", "+seed=2", "~sed", "seed=1,2", "seed.x=1", "=", "seed"],
 )
 def test_a_mistake_is_the_error_that_hydra_reports(loaders: Loaders, override: str) -> None:
     with pytest.raises((HydraException, OmegaConfBaseException)) as expected:

@@ -136,33 +136,36 @@ class JobLauncher(Launcher):
         """Return a job, and what Hydra is told of it before it has ended."""
         config = self._job_config(number, overrides)
         self.hydra_context.callbacks.on_job_start(config=config, task_function=self.task_function)
-        hydra, folder = config.hydra, config.hydra.runtime.output_dir
-        settings = copy.deepcopy(config)
-        with open_dict(settings):
-            del settings["hydra"]
+        hydra, hydra_config = config.hydra, OmegaConf.masked_copy(config, "hydra")
+        name, folder = hydra.job.name, hydra.runtime.output_dir
+        # Before Hydra's part is taken out: the rest may be referred to.
+        job_logging = {
+            "job_logging": _terminal_logging(config),
+            "verbose": _plain_values(hydra.verbose),
+        }
+        environment = _plain_values(hydra.job.env_set)
+        with open_dict(config):
+            del config["hydra"]
 
         choices = filter(_distinguishes, (word for word in overrides if word not in common))
         job = Job(
             number=hydra.job.num,
             name=", ".join(choices),
             overrides=tuple(hydra.overrides.task),
-            settings=_plain_values(settings),
-            logging={
-                "job_logging": _terminal_logging(config),
-                "verbose": _plain_values(hydra.verbose),
-            },
+            settings=_plain_values(config),
+            logging=job_logging,
             folder=folder,
-            log=os.path.join(folder, f"{hydra.job.name}.log"),
+            log=os.path.join(folder, f"{name}.log"),
             working_folder=folder if hydra.job.chdir else os.getcwd(),
-            environment=_plain_values(hydra.job.env_set),
+            environment=environment,
             driver=os.getpid() if self.ends_jobs else None,
         )
         job_return = JobReturn(
             overrides=list(job.overrides),
-            cfg=settings,
-            hydra_cfg=OmegaConf.masked_copy(config, "hydra"),
+            cfg=config,
+            hydra_cfg=hydra_config,
             working_dir=job.working_folder,
-            task_name=hydra.job.name,
+            task_name=name,
         )
         return job, job_return
 
@@ -188,8 +191,7 @@ def _distinguishes(override: str) -> bool:
 
 def _terminal_logging(config: DictConfig) -> Any:
     """Return Hydra's configuration of a job's log, without the file: the terminal is the log."""
-    config = copy.deepcopy(config)
-    job_logging = config.hydra.job_logging
+    job_logging = copy.deepcopy(config.hydra.job_logging)
     if job_logging is not None and "handlers" in job_logging:
         with read_write(job_logging), open_dict(job_logging):
             job_logging.handlers.pop("file", None)
