@@ -112,7 +112,8 @@ def _split(
     overrides: Sequence[Override], repository: IConfigRepository
 ) -> tuple[list[Override], list[Override]]:
     """Return the overrides that only set a key which is there, and the others."""
-    values, others = [], []
+    values: list[Override] = []
+    others: list[Override] = []
     for override in overrides:
         is_plain = override.type == OverrideType.CHANGE and not override.is_sweep_override()
         is_ours = not override.is_hydra_override() and override.package is None
