@@ -1,7 +1,7 @@
 """Small sessions: the seconds of `tunetrail prepare` with every check on, and of its first sign of life.
 
 The command runs as a user's does: a fresh process, MiniLM's vectors, and a session before to measure drift from. First
-nothing is cached, then everything.
+nothing is cached, then everything. The rows are made, or drawn from a file without those of the session before.
 """
 
 import random
@@ -12,11 +12,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from bench.corpus import phrase
 from bench.results import Figure, Options, Result
+from tunetrail.data.formats import read_rows
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
 
@@ -44,21 +46,24 @@ class _Timed:
 
 
 def run(options: Options) -> list[Result]:
-    """Prepare sessions of 200 and of 3,000 pairs, or of as many as `options` says."""
+    """Prepare sessions of 200 and of 3,000 rows, or of as many as `options` says."""
     sizes = [options.rows] if options.rows else list(_MOST_SECONDS)
-    return [_measured(size, options.rounds or 3) for size in sizes]
+    return [_measured(size, options.rounds or 3, options.data) for size in sizes]
 
 
-def _measured(rows: int, rounds: int) -> Result:
+def _measured(rows: int, rounds: int, data: Path | None) -> Result:
     cold, warm = [], []
     for round_number in range(rounds):
+        rng = random.Random(round_number)
+        two_sessions = _pairs(2 * rows, rng) if data is None else _rows_of(data, 2 * rows, rng)
         with tempfile.TemporaryDirectory(prefix="bench-small-") as folder:
-            _ingest(Path(folder), rows, seed=round_number)
+            _ingest(Path(folder), two_sessions)
             cold.append(_timed(Path(folder)))
             warm.append(_timed(Path(folder)))
 
     figures = [*_figures("nothing cached", cold, rows), *_figures("all cached", warm, rows)]
-    return Result(name=f"prepare, {rows:,} pairs with every check", figures=figures)
+    what = "pairs" if data is None else f"rows of {data.name}"
+    return Result(name=f"prepare, {rows:,} {what} with every check", figures=figures)
 
 
 def _figures(name: str, runs: list[_Timed], rows: int) -> Iterator[Figure]:
@@ -73,18 +78,36 @@ def _figures(name: str, runs: list[_Timed], rows: int) -> Iterator[Figure]:
     )
 
 
-def _ingest(folder: Path, rows: int, seed: int) -> None:
-    rng = random.Random(seed)
+def _pairs(count: int, rng: random.Random) -> list[dict[str, Any]]:
+    """Return made pairs, about 40 tokens each."""
+    return [
+        {
+            "anchor": " ".join(phrase(rng.randint(*_QUESTION_WORDS), rng)),
+            "positive": " ".join(phrase(rng.randint(*_ANSWER_WORDS), rng)),
+        }
+        for _ in range(count)
+    ]
+
+
+def _rows_of(file: Path, count: int, rng: random.Random) -> list[Any]:
+    """Return rows of a file, drawn at random.
+
+    Raises:
+        ValueError: There are fewer.
+    """
+    rows = list(read_rows(file))
+    if len(rows) < count:
+        raise ValueError(f"{file} must have at least {count:,} rows, got {len(rows):,}.")
+    return rng.sample(rows, count)
+
+
+def _ingest(folder: Path, two_sessions: list[Any]) -> None:
+    """Ingest the first half of some rows into the session before, and the second into this one."""
+    middle = len(two_sessions) // 2
+    sessions = {"before": two_sessions[:middle], "now": two_sessions[middle:]}
     with DatabaseManager(f"sqlite:///{folder}/tunetrail.db") as manager:
-        for session in ("before", "now"):
-            pairs = [
-                {
-                    "anchor": " ".join(phrase(rng.randint(*_QUESTION_WORDS), rng)),
-                    "positive": " ".join(phrase(rng.randint(*_ANSWER_WORDS), rng)),
-                }
-                for _ in range(rows)
-            ]
-            manager.ingest(session, pairs, SampleKind.EMBEDDING)
+        for session_id, rows in sessions.items():
+            manager.ingest(session_id, rows, SampleKind.EMBEDDING)
 
 
 def _timed(folder: Path) -> _Timed:
