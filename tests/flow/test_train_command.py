@@ -1,6 +1,8 @@
 """`tunetrail train` in this process, and in processes of its own that signals end."""
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -228,3 +230,38 @@ def test_sweep_prints_one_object(train: CallMain) -> None:
     assert (result.exit_code, len(printed["jobs"])) == (0, 2)
     steps = printed["results"]["results"]["steps"]
     assert steps["deployment"]["embedding"]["decision"] == "promoted"
+
+
+def text_of_terminal(leader: int) -> str:
+    """Return what a process writes to a pseudo-terminal, until it ends."""
+    written = b""
+    # The terminal is gone with the last process that has it.
+    with contextlib.suppress(OSError):
+        while piece := os.read(leader, 65_536):
+            written += piece
+    os.close(leader)
+    return written.decode()
+
+
+def test_a_training_in_an_ascii_terminal_shows_its_bars_and_succeeds(
+    session: str, overrides: list[str]
+) -> None:
+    leader, terminal = os.openpty()
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tunetrail", "train"),
+            *(f"session_id={session}", "model_type=embedding", *overrides),
+        ],
+        stdout=terminal,
+        stderr=terminal,
+        env=os.environ
+        | {"PYTHONIOENCODING": "ascii:strict", "LC_ALL": "C", "TERM": "xterm", "COLUMNS": "80"},
+    )
+    os.close(terminal)
+
+    printed = text_of_terminal(leader)
+
+    assert process.wait() == 0, printed
+    assert printed.isascii() and "unexpected" not in printed
+    # The bar of the training, and the table at the end.
+    assert "epoch" in printed.casefold() and "nDCG@10" in printed
