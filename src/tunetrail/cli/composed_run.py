@@ -11,11 +11,12 @@ from typing import Any
 
 from tunetrail.cli.composition import (
     checked_request,
-    compose_config,
+    compose_with_hydra,
     prepare_hydra,
     split_arguments,
 )
 from tunetrail.cli.hydra_errors import readable_errors
+from tunetrail.cli.hydra_settings import check_hydra_settings
 from tunetrail.cli.output import prints_json, show
 from tunetrail.cli.override_keys import check_keys, with_signs
 from tunetrail.cli.spellings import check_hydra_options
@@ -211,7 +212,8 @@ def _checked_configuration(overrides: Sequence[str]) -> Any:
     """Return a configuration that was checked as a run's is, except that it may lack a session."""
     from omegaconf import OmegaConf, open_dict
 
-    config = compose_config(overrides)
+    config, hydra = compose_with_hydra(overrides)
+    check_hydra_settings(hydra)
     if OmegaConf.is_missing(config, "session_id"):
         with open_dict(config):
             config.session_id = "none"

@@ -32,10 +32,20 @@ def prepare_hydra() -> dict[str, bool]:
 
 def compose_config(overrides: Sequence[str]) -> Any:
     """Return the composed configuration without Hydra's own part; the schema is registered."""
+    return compose_with_hydra(overrides)[0]
+
+
+def compose_with_hydra(overrides: Sequence[str]) -> tuple[Any, Any]:
+    """Return the composed configuration, and Hydra's own part of it; the schema is registered."""
     from hydra import compose, initialize_config_dir
+    from omegaconf import open_dict
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("train", list(overrides))
+        config = compose("train", list(overrides), return_hydra_config=True)
+    hydra = config.hydra
+    with open_dict(config):
+        del config["hydra"]
+    return config, hydra
 
 
 def register_schema() -> dict[str, bool]:

@@ -41,8 +41,9 @@ def readable_errors() -> Iterator[None]:
         # What Python's logging says of a level or a handler that there isn't.
         if str(error).startswith("Unable to configure"):
             raise ConfigError(
-                "hydra.job_logging must be a configuration that Python's logging takes, got "
-                f"{one_line(error.__cause__ or error).rstrip('.')}. Correct or drop the override."
+                "hydra.job_logging and hydra.hydra_logging must be what Python's logging takes, "
+                f"got {one_line(error.__cause__ or error).rstrip('.')}. Correct or drop the "
+                "override."
             ) from error
         raise
 
@@ -90,6 +91,8 @@ def _explained(error: Exception) -> str:
     key = re.search(r"Could not override '([^']+)'", text) or wrong_name
     if key and wrong_name:
         unknown_key = whole_key[1] if whole_key else key[1]
+        if unknown_key.startswith("hydra."):
+            return f"there is no key {unknown_key} of Hydra. A plus adds one: +{unknown_key}=VALUE."
         return f"there is no key {unknown_key}.{did_you_mean_key(unknown_key, tuple(groups()))}"
     return f"{text}{did_you_mean_key(key[1], tuple(groups()))}" if key else text
 

@@ -13,6 +13,8 @@ _NOT_OURS = re.compile(r"hydra([./]|$)|.*[@/]")
 _LOGGING = re.compile(r"hydra\.(job|hydra)_logging\b")
 _CODE = re.compile(r"\(\)|\bclass\b|_target_")
 """What lets Python's logging call a function or a class of any module."""
+_VERBOSE = re.compile(r"""(?!null$)(\[.*\]|["']?[A-Za-z_].*)""")
+"""A switch, a name, or a list of names: Hydra asserts that `hydra.verbose` is one of them."""
 
 
 def check_keys(overrides: Sequence[str]) -> None:
@@ -27,6 +29,11 @@ def check_keys(overrides: Sequence[str]) -> None:
             raise ConfigError(
                 f"{key} must name no function and no class, got {value!r}. Set levels, formats and "
                 "file names only."
+            )
+        if key == "hydra.verbose" and not _VERBOSE.fullmatch(value):
+            raise ConfigError(
+                f"hydra.verbose must be true, false, or names of loggers, got {value!r}. Write "
+                "hydra.verbose=true for all that is logged."
             )
         if _NOT_OURS.match(key) or is_known_key(key, known_groups):
             continue

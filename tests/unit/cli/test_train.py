@@ -107,6 +107,27 @@ def test_train_checks_what_it_only_prints(
     assert message in result.error_line
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("hydra.job_logging.root.level=LOUD", "Unknown level: 'LOUD'"),
+        ("hydra.hydra_logging.root.level=LOUD", "Unknown level: 'LOUD'"),
+        ("hydra.job.chdir=true", "error: hydra.job.chdir must be false"),
+        ("hydra.job.chdr=true", "error: there is no key hydra.job.chdr of Hydra. A plus adds one"),
+    ],
+)
+def test_train_checks_the_settings_of_hydra_that_it_only_prints(
+    call_main: CallMain, session: str, override: str, message: str
+) -> None:
+    before = set(Path.cwd().rglob("*"))
+    result = call_main("train", f"session_id={session}", override, "--cfg", "job")
+
+    assert (result.exit_code, result.out) == (2, "")
+    assert message in result.error_line and "Traceback" not in result.err
+    # It leaves no folder and no log.
+    assert set(Path.cwd().rglob("*")) == before
+
+
 def test_train_warns_of_settings_of_a_model_that_is_not_trained(
     call_main: CallMain, session: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

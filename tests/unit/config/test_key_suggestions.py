@@ -268,6 +268,14 @@ def test_check_keys_refuses_code_in_the_configuration_of_the_log(override: str) 
     check_keys(["hydra.job_logging.root.level=DEBUG", "hydra/job_logging=none"])
 
 
+@pytest.mark.parametrize("value", ["3", "null", "{a: 1}", ""])
+def test_check_keys_refuses_a_verbosity_that_hydra_asserts_against(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"^hydra\.verbose must be true, false, or names of logg"):
+        check_keys([f"hydra.verbose={value}"])
+    for allowed in ("true", "False", "[a, b]", "tunetrail.node", "'x'"):
+        check_keys([f"hydra.verbose={allowed}"])
+
+
 @pytest.mark.parametrize("override", ["lora.r=8", "+lora.r=8", "~lora.r", "++lora.r={a: 1}"])
 def test_check_keys_refuses_what_hydra_would_name_in_its_own_words(override: str) -> None:
     with pytest.raises(
