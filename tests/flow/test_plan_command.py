@@ -70,10 +70,13 @@ def test_plan_says_what_a_training_takes_and_records_nothing(
 def test_plan_prints_stages_places_and_what_was_assumed(
     words: list[str], call_main: CallMain
 ) -> None:
-    result = call_main(*words, "model_type=embedding", "cross_validation.n_splits=2")
+    two_processes = ["trainer.accelerator=cpu", "trainer.devices=2"]
+    result = call_main(
+        *words, *two_processes, "model_type=embedding", "cross_validation.n_splits=2"
+    )
 
     assert result.exit_code == 0
-    assert "not included" not in result.out
+    assert "not included: what the processes send one another." in result.out
     for expected in (
         "embedding:",
         "tokens and ",
@@ -84,6 +87,7 @@ def test_plan_prints_stages_places_and_what_was_assumed(
         "experiment tunetrail in sqlite:///mlflow.db",
         "a new version of embedding; the alias root (no version yet)",
         "assumed: nothing ends the training early",
+        "the 2 processes of the training share the cores",
         "The training takes about",
     ):
         assert expected in result.out

@@ -1,11 +1,13 @@
 """A run that ends after a stage, or within its training, and goes on from there."""
 
+import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from sentence_transformers import SentenceTransformer
 
 from tunetrail import DataSciencePipeline
 from tunetrail.config import EvaluationConfig, Settings, SplitConfig
@@ -34,11 +36,22 @@ def test_run_ends_after_the_fit_and_goes_on_to_the_deployment(
 ) -> None:
     pipeline = DataSciencePipeline(make_settings(workplace))
 
+    models_in_memory: list[int] = []
+
+    def count_models(deployment: Any = None) -> None:
+        gc.collect()
+        models = [thing for thing in gc.get_objects() if isinstance(thing, SentenceTransformer)]
+        models_in_memory.append(len(models))
+
     fitted = pipeline.run("embedding", rows, until="fit")
     run = pipeline.tracker.run(fitted.mlflow_run_id)
-    deployed = pipeline.run("embedding", rows, resumed=run)
+    count_models()
+    deployed = pipeline.run("embedding", rows, resumed=run, on_decision=count_models)
 
     assert (fitted.state, deployed.state) == ("fitted", "promoted")
+    # The base model that the candidate was compared with is gone by then.
+    before, at_decision = models_in_memory
+    assert at_decision == before + 1
     assert list(fitted.to_dict())[-1] == "training" and fitted.evaluation is None
     assert fitted.objective == fitted.steps["training"]["best_validation_loss"] is not None
     assert deployed.objective == fitted.objective

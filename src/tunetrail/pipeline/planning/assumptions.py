@@ -2,17 +2,22 @@
 
 from tunetrail.config import AUTO, Settings
 from tunetrail.pipeline.model_family import ModelFamily
-from tunetrail.pipeline.ranks import rank_count
+from tunetrail.pipeline.planning.division import Division
 
 
-def assumptions(settings: Settings, family: ModelFamily) -> list[str]:
+def assumptions(settings: Settings, family: ModelFamily, division: Division) -> list[str]:
     """Return what the estimate takes for granted."""
     sentences = ["nothing ends the training early, and the machine is as busy as now"]
 
-    ranks = rank_count(settings.trainer)
-    if ranks > 1:
+    if division.devices > 1:
         sentences.append(
-            f"all is timed on one device: the {ranks} devices of the training take less time"
+            f"each of the {division.devices} devices is as fast as this one, on which its share of "
+            "a batch was timed"
+        )
+    elif division.ranks > 1:
+        sentences.append(
+            f"the {division.ranks} processes of the training share the cores, and each takes at "
+            "most the memory of a single one"
         )
     if settings.augmentation.methods:
         sentences.append("augmentation adds as many rows as it may")
@@ -27,13 +32,13 @@ def assumptions(settings: Settings, family: ModelFamily) -> list[str]:
     return sentences
 
 
-def not_included(settings: Settings, family: ModelFamily) -> list[str]:
+def not_included(settings: Settings, family: ModelFamily, division: Division) -> list[str]:
     """Return what a training with these settings takes in addition."""
     left_out = []
     if settings.augmentation.methods:
         left_out.append("the writing of the rows that augmentation adds")
     if family.further_shapes(settings):
         left_out.append(f"the rows of {family.name}.also_train")
-    if rank_count(settings.trainer) > 1:
-        left_out.append("the start of the devices' processes, and what they send one another")
+    if division.ranks > 1:
+        left_out.append("what the processes send one another")
     return left_out

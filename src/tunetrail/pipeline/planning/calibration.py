@@ -6,7 +6,7 @@ It goes the way of a training: same learner, same batches, same checkpoints; onl
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from tunetrail.learning.training.monitored import Monitor
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline.fold_costs import SCORING_COST
 from tunetrail.pipeline.model_family import ModelFamily
+from tunetrail.pipeline.planning.division import Division
 from tunetrail.pipeline.planning.estimate import Speeds
 from tunetrail.pipeline.planning.timed_training import StepClock, TimedTraining
 from tunetrail.pipeline.planning.workload import tokens_of
@@ -38,6 +39,8 @@ STEPS = 3
 """Optimizer steps; the first warms up and isn't timed."""
 _HELD_OUT_ROWS = 16
 """Held-out rows that are scored, and rows that these are ranked against."""
+_FEWEST_ROWS = 2
+"""Rows that are scored once without being timed."""
 _ANSWER_TOKENS = 5
 NOMINAL_RATE = 1e-6
 """A learning rate in place of one that is to be found: no time depends on it."""
@@ -55,6 +58,7 @@ class Calibration:
         corpus: Rows that held-out rows are ranked against.
         validation_corpus: The same for a validation.
         auto_values: What stands for `auto` in the training's settings.
+        division: How the devices of the training divide a batch, of which one share is timed.
     """
 
     family: ModelFamily
@@ -64,6 +68,7 @@ class Calibration:
     corpus: pd.DataFrame
     validation_corpus: pd.DataFrame
     auto_values: AutoValues
+    division: Division = field(default_factory=Division)
 
     def measure(self) -> Speeds:
         """Train for a few steps, validate, score and save once, and return what it took.
@@ -157,6 +162,7 @@ class Calibration:
         rate = NOMINAL_RATE if training.learning_rate == AUTO else training.learning_rate
         return replace(
             training,
+            batch_size=self.division.share(training.rows_per_batch),
             learning_rate=rate,
             num_epochs=1,
             max_steps=-1,
@@ -165,7 +171,11 @@ class Calibration:
             early_stopping_patience=0,
             validations_per_epoch=1,
             logging_steps=1,
-            batches=replace(training.batches, accumulate=1),
+            batches=replace(
+                training.batches,
+                accumulate=1,
+                tokens=self.division.share(training.batches.tokens),
+            ),
             # They would judge this short training, and not the one to come.
             guards=replace(training.guards, preflight=False),
         )
@@ -197,22 +207,34 @@ class Calibration:
 
     def _score(self, learner: Learner, model: Any, train_seconds: float) -> "_Scored":
         """Score a model on a few test rows."""
-        test, config = self.prepared.split.test, self.settings.evaluation
-        share = min(1.0, 2 * _HELD_OUT_ROWS / max(len(test) + len(self.corpus), 1))
-        # In the proportion of the evaluation: of a ranked row, fewer texts are read.
-        rows = evenly_spaced(test, max(round(share * len(test)), 2))
-        corpus = evenly_spaced(self.corpus, round(share * len(self.corpus)))
-        records = records_of(rows)
+        config = self.settings.evaluation
+        rows, corpus = self._scored_rows(2 * _HELD_OUT_ROWS)
+        first_rows, first_corpus = self._scored_rows(_FEWEST_ROWS)
+        records, ranked = records_of(rows), records_of(corpus)
 
-        began = time.perf_counter()
         try:
-            scores = self.family.score(learner, model, records, records_of(corpus), config)
+            # What libraries do once must not be counted for each row.
+            self.family.score(
+                learner, model, records_of(first_rows), records_of(first_corpus), config
+            )
+            began = time.perf_counter()
+            scores = self.family.score(learner, model, records, ranked, config)
         except SampleError:
             # Such as labels that don't occur in so few rows.
             return _Scored(records=records, scores=None, token_seconds=train_seconds * SCORING_COST)
         seconds = time.perf_counter() - began
         tokens = max(tokens_of(rows) + tokens_of(corpus), 1)
         return _Scored(records=records, scores=scores, token_seconds=seconds / tokens)
+
+    def _scored_rows(self, count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return about `count` rows to score and to rank, in the proportion of the evaluation.
+
+        Of a ranked row, fewer texts are read than of a scored one.
+        """
+        test = self.prepared.split.test
+        share = min(1.0, count / max(len(test) + len(self.corpus), 1))
+        rows = evenly_spaced(test, max(round(share * len(test)), _FEWEST_ROWS))
+        return rows, evenly_spaced(self.corpus, round(share * len(self.corpus)))
 
     def _answer_seconds(self, learner: Learner, model: Any, scored: "_Scored") -> float:
         """Return the seconds in which a model writes all answers, if each is as long as allowed."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunetrail.pipeline.fold_costs import SCORING_COST
+from tunetrail.pipeline.planning.division import Division
 from tunetrail.pipeline.planning.workload import Workload
 from tunetrail.plain_values import plain_values
 from tunetrail.reporting.readable import counted, duration
@@ -105,7 +106,12 @@ _MODEL_COPIES = 4
 
 
 def estimate_stages(
-    work: Workload, speeds: Speeds, fixed: FixedSeconds, *, search_steps: int = 0
+    work: Workload,
+    speeds: Speeds,
+    fixed: FixedSeconds,
+    *,
+    search_steps: int = 0,
+    division: Division | None = None,
 ) -> list[StageEstimate]:
     """Return what each stage of a run takes, in the order in which they run.
 
@@ -114,8 +120,11 @@ def estimate_stages(
         speeds: What it takes.
         fixed: What comes on top.
         search_steps: Steps of the search for a learning rate; 0 without one.
+        division: How several devices divide the trainings; None if there is one.
     """
-    step_seconds = speeds.train_seconds * work.tokens_per_step
+    division = division or Division()
+    one_device_seconds = speeds.train_seconds * work.tokens_per_step
+    step_seconds = one_device_seconds / division.devices
     mining_seconds = SCORING_COST * speeds.train_seconds * work.tokens["train"]
     stages = []
     if fixed.start:
@@ -131,22 +140,26 @@ def estimate_stages(
         seconds = speeds.read_seconds + work.minings * mining_seconds
         detail = "hard negatives of the train rows and of the folds'"
         stages.append(StageEstimate(stage="mining", seconds=seconds, detail=detail))
-    # Only the first of several trainings waits for what libraries do once.
-    load_seconds = speeds.load_seconds
+    # Only the first of several trainings in this process waits for what libraries do once.
+    first_load, load_seconds = speeds.load_seconds, speeds.read_seconds
     if search_steps:
-        seconds = load_seconds + search_steps * step_seconds
+        seconds = first_load + search_steps * one_device_seconds
         detail = f"learning rate, {counted(search_steps, 'step')}"
         stages.append(StageEstimate(stage="search", seconds=seconds, detail=detail))
-        load_seconds = speeds.read_seconds
+        first_load = speeds.read_seconds
+    if not division.is_alone:
+        first_load = load_seconds = division.start_seconds + speeds.load_seconds
     if work.folds:
-        stages.append(_cross_validation(work, speeds, fixed, load_seconds, step_seconds))
-        load_seconds = speeds.read_seconds
+        loading = first_load + (work.fold_arms * len(work.folds) - 1) * load_seconds
+        stages.append(_cross_validation(work, speeds, fixed, loading, step_seconds))
+        first_load = load_seconds
 
-    validation = speeds.validation_seconds * work.validation_tokens + speeds.checkpoint_seconds
+    scoring = speeds.validation_seconds * work.validation_tokens / division.devices
+    validation = scoring + speeds.checkpoint_seconds
     stages.append(
         StageEstimate(
             stage="training",
-            seconds=load_seconds
+            seconds=first_load
             # The checks before the first step take about as long as one.
             + (work.steps + 1) * step_seconds
             + work.validations * validation
@@ -183,10 +196,9 @@ def _scored_rows(work: Workload) -> str:
 
 
 def _cross_validation(
-    work: Workload, speeds: Speeds, fixed: FixedSeconds, load_seconds: float, step_seconds: float
+    work: Workload, speeds: Speeds, fixed: FixedSeconds, loading: float, step_seconds: float
 ) -> StageEstimate:
     trained = work.fold_arms * len(work.folds)
-    loading = load_seconds + (trained - 1) * speeds.read_seconds
     fixed_seconds = trained * speeds.slowdown * fixed.fold
     scoring = speeds.score_seconds * work.fold_tokens
 

@@ -28,6 +28,7 @@ from tunetrail.pipeline.model_family import ModelFamily, Vectors
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.planning.assumptions import assumptions, not_included
 from tunetrail.pipeline.planning.calibration import NOMINAL_RATE, Calibration, evenly_spaced
+from tunetrail.pipeline.planning.division import Division, division_of
 from tunetrail.pipeline.planning.estimate import (
     FixedSeconds,
     Speeds,
@@ -105,13 +106,14 @@ class FamilyPlanner:
         )
         values = self._auto_values(prepared, base)
         logger.info("%s: a few timed steps", self.family.name)
-        work, speeds = self._measure(prepared, base, values, list(sessions))
+        division = division_of(self.settings.trainer)
+        work, speeds = self._measure(prepared, base, values, list(sessions), division)
 
         training = self.family.section(self.settings).training
         searched = SEARCH_STEPS if training.learning_rate == AUTO else 0
         # Each batch of the search goes through the model before all steps, and in its own step.
         search_steps = round(searched * (1.0 + SCORING_COST))
-        stages = estimate_stages(work, speeds, fixed, search_steps=search_steps)
+        stages = estimate_stages(work, speeds, fixed, search_steps=search_steps, division=division)
         note = cross_validation_note(stages)
         return FamilyPlan(
             model_type=self.family.name,
@@ -124,8 +126,8 @@ class FamilyPlanner:
             disk=disk_bytes(speeds),
             places=find_places(self.settings, self.database, self.family),
             notes=[sentence for sentence in (work.fold_note, note) if sentence is not None],
-            assumptions=assumptions(self.settings, self.family),
-            not_included=not_included(self.settings, self.family),
+            assumptions=assumptions(self.settings, self.family, division),
+            not_included=not_included(self.settings, self.family, division),
         )
 
     def _prepare(
@@ -199,6 +201,7 @@ class FamilyPlanner:
         base: ResolvedModel,
         values: AutoValues,
         session_ids: Sequence[str],
+        division: Division,
     ) -> tuple[Workload, Speeds]:
         """Count what is computed, and time a little of it."""
         settings, split = self.settings, prepared.split
@@ -232,6 +235,7 @@ class FamilyPlanner:
             corpus=corpus,
             validation_corpus=validation_corpus,
             auto_values=values,
+            division=division,
         )
         return work, calibration.measure()
 

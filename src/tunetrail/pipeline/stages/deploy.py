@@ -89,6 +89,8 @@ def deploy(
         )
         return _deployment(context, version, decision, evaluation, prepared, fitted)
 
+    # The registered version is read again: with the base model, three would be in memory.
+    context.models.release()
     decision = decide(
         evaluation.comparison,
         context.settings.gate,

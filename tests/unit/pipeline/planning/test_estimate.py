@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from tunetrail.pipeline.planning.division import Division
 from tunetrail.pipeline.planning.estimate import (
     FixedSeconds,
     Speeds,
@@ -45,8 +46,10 @@ FIXED = FixedSeconds(
 )
 
 
-def seconds(work: Workload, search_steps: int = 0) -> dict[str, float]:
-    stages = estimate_stages(work, SPEEDS, FIXED, search_steps=search_steps)
+def seconds(
+    work: Workload, search_steps: int = 0, division: Division | None = None
+) -> dict[str, float]:
+    stages = estimate_stages(work, SPEEDS, FIXED, search_steps=search_steps, division=division)
     return {stage.stage: stage.seconds for stage in stages}
 
 
@@ -85,6 +88,32 @@ def test_a_search_for_a_rate_is_a_stage_and_no_folds_are_none() -> None:
     assert seconds(dataclasses.replace(WORK, folds=[]))["training"] == pytest.approx(
         found["training"] + 2.0 - 0.75
     )
+
+
+def test_devices_divide_steps_and_validations_and_each_training_starts_their_processes() -> None:
+    found = seconds(WORK, division=Division(ranks=4, devices=4, start_seconds=8.0))
+
+    # A step of 0.8 s takes 0.2; every training is the first one of its processes.
+    assert found["cross_validation"] == pytest.approx(
+        3 * (8.0 + 2.0) + 3 * 0.5 + 60 * 0.2 + 9000 * 0.003
+    )
+    assert found["training"] == pytest.approx(
+        8.0 + 2.0 + 101 * 0.2 + 8 * (3.2 / 4 + 0.5) + 0.25 + 1.0
+    )
+    assert found["evaluation"] == pytest.approx(seconds(WORK)["evaluation"])
+
+
+def test_processes_on_the_same_cores_only_add_their_start() -> None:
+    alone = seconds(dataclasses.replace(WORK, folds=[]))
+    found = seconds(
+        dataclasses.replace(WORK, folds=[]), division=Division(ranks=2, start_seconds=8.0)
+    )
+    assert found["training"] == pytest.approx(alone["training"] + 8.0)
+
+
+def test_the_search_for_a_rate_runs_on_one_device() -> None:
+    division = Division(ranks=4, devices=4, start_seconds=8.0)
+    assert seconds(WORK, 100, division)["search"] == pytest.approx(2.0 + 100 * 0.8)
 
 
 def test_mining_is_a_stage_and_takes_time_between_epochs() -> None:
