@@ -5,6 +5,7 @@ failure of the machine or a server, such as a full disk or an unreachable databa
 """
 
 import re
+import shutil
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -88,6 +89,15 @@ def one_line(error: BaseException) -> str:
     """Return the type and the message of a foreign error in one line."""
     # Messages of import errors, for example, may have several lines.
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def first_reason(error: BaseException) -> str:
+    """Return the message of a foreign error; of one about many files, what failed the first."""
+    if not isinstance(error, shutil.Error) or not isinstance(error.args[0], list):
+        return str(error)
+    # A copied folder says source, target and reason for each of its files.
+    (_, _, reason), *others = error.args[0]
+    return f"{reason} (and {len(others)} more)" if others else str(reason)
 
 
 def not_writable(

@@ -1,7 +1,10 @@
+import shutil
+from pathlib import Path
+
 import pytest
 
 from tunetrail import errors
-from tunetrail.errors import TunetrailError, UserError, did_you_mean, first_line
+from tunetrail.errors import TunetrailError, UserError, did_you_mean, first_line, first_reason
 
 ALL = [
     value
@@ -31,3 +34,21 @@ def test_did_you_mean_takes_any_iterable() -> None:
 def test_an_error_without_a_message_is_named_by_its_type() -> None:
     assert first_line(ValueError("\n no such file \nand advice")) == "no such file"
     assert first_line(KeyError()) == "KeyError"
+
+
+def test_first_reason_names_the_first_of_the_files_that_could_not_be_copied(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for name in ("a", "b"):
+        (source / name).mkdir(parents=True)
+        (source / name / "file").write_text("text")
+        # A folder with a file's name: the copy of the file fails.
+        (target / name / "file").mkdir(parents=True)
+
+    with pytest.raises(shutil.Error) as caught:
+        shutil.copytree(source, target, dirs_exist_ok=True)
+
+    reason = first_reason(caught.value)
+    assert reason.startswith("[Errno 21] Is a directory: ") and reason.endswith("(and 1 more)")
+    assert (
+        first_reason(OSError(28, "No space left on device")) == "[Errno 28] No space left on device"
+    )

@@ -3,7 +3,7 @@
 import errno
 from pathlib import Path
 
-from tunetrail.errors import TunetrailError
+from tunetrail.errors import TunetrailError, first_reason
 from tunetrail.paths import cache_dir
 
 _FULL_BYTES = 2**20
@@ -26,7 +26,7 @@ def error_line(error: Exception) -> str:
         named = f": {file}" if file else ""
         return f"error: {error.strerror}{named}{advice if error.errno == errno.ENOSPC else ''}"
 
-    first_line = lines[0] if lines else ""
+    first_line = first_reason(error) if isinstance(error, OSError) else next(iter(lines), "")
     return f"error: unexpected {type(error).__name__}: {first_line} (--debug shows where)"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from tunetrail.deployment.digests import digest_folder, write_listing
-from tunetrail.errors import ConfigError, DeploymentError, not_writable
+from tunetrail.errors import ConfigError, DeploymentError, first_reason, not_writable
 from tunetrail.paths import give_usual_modes
 from tunetrail.scratch import scratch_folder, scratch_prefix
 
@@ -159,7 +159,7 @@ def _naming_model_dir(model_dir: Path) -> Iterator[None]:
     # safetensors reports a full disk by an error of its own, which is no OSError.
     except (OSError, SafetensorError) as error:
         raise DeploymentError(
-            f"model_dir {model_dir} can't be written: {error}. "
+            f"model_dir {model_dir} can't be written: {first_reason(error)}. "
             "Free some space or name another folder."
         ) from error
 
