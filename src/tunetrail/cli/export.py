@@ -9,7 +9,7 @@ from pathlib import Path
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_version_stores
-from tunetrail.cli.terminal import say
+from tunetrail.cli.terminal import say, say_loading
 from tunetrail.errors import UserError
 from tunetrail.learning.exporting.packages import check_packages
 
@@ -44,6 +44,7 @@ def export(arguments: Sequence[str]) -> int:
     """Run `tunetrail export`."""
     options = _parse(arguments)
     check_packages(options.to)
+    say_loading("export")
     # Imported only after parsing: --help doesn't wait for torch.
     from tunetrail.learning.training.console import silence_lightning
     from tunetrail.pipeline.exporting import export_version

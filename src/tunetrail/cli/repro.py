@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.output import show
 from tunetrail.cli.run_arguments import read_run_arguments
-from tunetrail.cli.terminal import new_table, print_line, printable
+from tunetrail.cli.terminal import new_table, print_line, printable, say_loading
 from tunetrail.config import TrainRequest
 from tunetrail.errors import UserError
 
@@ -83,6 +83,7 @@ examples:
 
 
 def _reproduce(run_id: str, request: TrainRequest, options: Sequence[str]) -> "Reproduction":
+    say_loading("repro")
     # Imported late: help and mistakes in the arguments don't wait for torch.
     from tunetrail.node.reproducing import reproduce
     from tunetrail.stores.database import DatabaseManager

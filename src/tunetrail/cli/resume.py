@@ -7,6 +7,7 @@ from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.output import show
 from tunetrail.cli.requirement import Requirement
 from tunetrail.cli.run_arguments import read_run_arguments
+from tunetrail.cli.terminal import say_loading
 from tunetrail.cli.train import train
 from tunetrail.config import TrainRequest, name_of_sessions
 from tunetrail.errors import UserError
@@ -111,6 +112,7 @@ def _resume_one(
 
     Of a sweep, `sweep` receives how to go on with it instead.
     """
+    say_loading("resume")
     from tunetrail.cli.results_table import show_results
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline.ranks import follows_first_node

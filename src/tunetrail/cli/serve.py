@@ -10,6 +10,7 @@ from tunetrail.cli.addresses import check_address, server_address
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_version_stores
+from tunetrail.cli.terminal import say_loading
 from tunetrail.errors import UserError
 
 _DESCRIPTION = """\
@@ -41,6 +42,7 @@ def serve(arguments: Sequence[str]) -> int:
     """Run `tunetrail serve`."""
     options = _parse(arguments)
     check_address(options.host, options.port)
+    say_loading("serve")
     # Imported only after parsing: --help doesn't wait for torch.
     from tunetrail.learning.training.console import silence_lightning
     from tunetrail.pipeline.root_sources import ExportedRoot, RegisteredRoot, family_of

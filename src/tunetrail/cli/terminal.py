@@ -68,6 +68,14 @@ def say(text: str, file: TextIO | None = None) -> None:
     print(plain_text(text, encoding=stream.encoding), file=stream, flush=True)
 
 
+def say_loading(command: str) -> None:
+    """Say on a terminal that large libraries are imported, unless they are: it takes seconds."""
+    from tunetrail.verbosity import WARNINGS, verbosity
+
+    if sys.stderr.isatty() and verbosity() > WARNINGS and "torch" not in sys.modules:
+        say(f"{command}: loading the libraries ...", sys.stderr)
+
+
 @contextlib.contextmanager
 def plain_output() -> Iterator[None]:
     """Let the block print and log what any terminal can show, and nothing that it would obey."""

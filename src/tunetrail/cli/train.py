@@ -11,6 +11,7 @@ from tunetrail.cli.output import HELP as OUTPUT_HELP
 from tunetrail.cli.output import show
 from tunetrail.cli.requirement import HELP as REQUIREMENT_HELP
 from tunetrail.cli.requirement import Requirement
+from tunetrail.cli.terminal import say_loading
 from tunetrail.config import TrainRequest
 from tunetrail.config.training import OPTIMIZERS, PRECISIONS, SCHEDULES
 from tunetrail.plain_values import plain_values
@@ -94,6 +95,7 @@ def train_one(
     request: TrainRequest, overrides: Sequence[str], *, requirement: Requirement | None = None
 ) -> Mapping[str, Any]:
     """Train as requested, print the results and return them; a job of a sweep prints none."""
+    say_loading("train")
     # Imported late: help and mistakes in the arguments don't wait for torch.
     from tunetrail.cli.results_table import show_results
     from tunetrail.learning.nodes.node import check_nodes

@@ -6,6 +6,7 @@ from typing import Any
 from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.conf_groups import groups_help
 from tunetrail.cli.output import show
+from tunetrail.cli.terminal import say_loading
 from tunetrail.config import TrainRequest, checked_session_ids
 from tunetrail.errors import ConfigError
 
@@ -68,6 +69,7 @@ def _watch(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]
             f"trainer.num_nodes must be 1 for watch, got {request.trainer.num_nodes}. Start "
             "trainings on several nodes with `tunetrail train`."
         )
+    say_loading("watch")
     # Imported late: help and mistakes in the arguments don't wait for torch.
     from tunetrail.cli.results_table import print_results
     from tunetrail.node import ModelTrainingNode
