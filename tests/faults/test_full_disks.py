@@ -43,7 +43,7 @@ def can_mount() -> bool:
 @pytest.mark.skipif(not can_mount(), reason="needs Linux with user namespaces")
 @pytest.mark.parametrize("room", [8, 200])
 @pytest.mark.parametrize(
-    "disk", ["models", "mlartifacts", "training_output", "tmp", ".cache"], ids=str
+    "disk", ["models", "mlartifacts", "training_output", "temporary", ".cache"], ids=str
 )
 def test_a_training_on_a_full_disk_ends_in_one_line_and_works_after_it(
     project: Path, overrides: Overrides, disk: str, room: int
@@ -53,11 +53,11 @@ def test_a_training_on_a_full_disk_ends_in_one_line_and_works_after_it(
         "DISK": str(project / disk),
         "FOLDER": str(project),
         "ROOM": str(room),
-        "TMPDIR": str(project / "tmp"),
+        "TMPDIR": str(project / "temporary"),
         "TUNETRAIL_CACHE": str(project / ".cache"),
         "TUNETRAIL_HOME": str(project),
     }
-    (project / "tmp").mkdir(exist_ok=True)
+    (project / "temporary").mkdir(exist_ok=True)
     train = [sys.executable, "-m", "tunetrail", "train", *overrides("seed=1")]
     shell = ["unshare", "--map-root-user", "--mount", "bash", "-c", SCRIPT, "bash", *train]
 

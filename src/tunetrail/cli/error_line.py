@@ -1,6 +1,7 @@
 """What the terminal says about an error, in one line."""
 
 import errno
+import os
 from pathlib import Path
 
 from tunetrail.errors import TunetrailError, first_reason
@@ -13,28 +14,47 @@ _FULL_BYTES = 2**20
 def error_line(error: Exception) -> str:
     """Return what the terminal says about an error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    full_disk = _full_disk_error(error)
     if isinstance(error, TunetrailError):
         # Notes tell what failed in addition, such as marking the run as failed in MLflow.
-        return "error: " + " ".join([*lines, *getattr(error, "__notes__", [])])
+        sentences = [" ".join(lines), *getattr(error, "__notes__", [])]
+        places = _full_places() if full_disk is not None and full_disk.filename is None else ""
+        if places:
+            sentences.append(f"The disk is full: {places}.")
+        ended = [sentence.rstrip(".") for sentence in sentences]
+        return "error: " + (". ".join(ended) + "." if len(ended) > 1 else sentences[0])
 
     if isinstance(error, OSError) and error.strerror:
         # If there are two files, the second is the target of a move.
         file = error.filename2 or error.filename
-        if error.errno == errno.ENOSPC:
+        if full_disk is not None:
             file = file or _full_places()
         advice = ". Free some space and run the same command again."
         named = f": {file}" if file else ""
-        return f"error: {error.strerror}{named}{advice if error.errno == errno.ENOSPC else ''}"
+        return f"error: {error.strerror}{named}{advice if full_disk is not None else ''}"
 
     first_line = first_reason(error) if isinstance(error, OSError) else next(iter(lines), "")
     return f"error: unexpected {type(error).__name__}: {first_line} (--debug shows where)"
 
 
+def _full_disk_error(error: BaseException | None) -> OSError | None:
+    """Return the error of a full disk that an error comes from; None if it doesn't."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return error
+        error = error.__cause__
+    return None
+
+
 def _full_places() -> str:
-    """Return which folders that every command uses are on a full disk; empty if none is."""
+    """Return which folders that commands use are on a full disk, and other full disks; or ''."""
     # Imported only here: help appears at once without them.
     import shutil
     import tempfile
+
+    def is_full(folder: Path) -> bool:
+        usage = shutil.disk_usage(folder)
+        return usage.total > 0 and usage.free < _FULL_BYTES
 
     places = {
         "the temporary folder": Path(tempfile.gettempdir()),
@@ -42,8 +62,18 @@ def _full_places() -> str:
         "the cache": cache_dir(),
     }
     full = [
-        f"{name} {folder}"
-        for name, folder in places.items()
-        if folder.exists() and shutil.disk_usage(folder).free < _FULL_BYTES
+        f"{name} {folder}" for name, folder in places.items() if folder.exists() and is_full(folder)
     ]
-    return " and ".join(full)
+    if full:
+        return " and ".join(full)
+    # Models, artifacts and checkpoints may each have a disk of their own.
+    return " and ".join(str(folder) for folder in _mount_points() if is_full(folder))
+
+
+def _mount_points() -> list[Path]:
+    """Return where disks that can be written are mounted."""
+    import psutil
+
+    partitions = psutil.disk_partitions(all=True)
+    folders = [Path(part.mountpoint) for part in partitions if "ro" not in part.opts.split(",")]
+    return [folder for folder in folders if folder.is_dir() and os.access(folder, os.W_OK)]

@@ -4,13 +4,15 @@ import tempfile
 from collections import namedtuple
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tunetrail.cli.error_line import error_line
-from tunetrail.errors import ConfigError
+from tunetrail.errors import ConfigError, TrackingError
 
 ADVICE = "Free some space and run the same command again."
 DiskUsage = namedtuple("DiskUsage", "total used free")
+Partition = namedtuple("Partition", "mountpoint opts")
 
 
 @pytest.mark.parametrize(
@@ -45,5 +47,17 @@ def test_a_full_disk_that_no_error_names_is_found(
     assert error_line(error) == (
         f"error: No space left on device: the temporary folder {full}. {ADVICE}"
     )
+    wrapped = TrackingError("MLflow store x failed: no space")
+    wrapped.__cause__ = error
+    wrapped.add_note("The run could not be marked as failed.")
+    assert error_line(wrapped) == (
+        "error: MLflow store x failed: no space. The run could not be marked as failed. "
+        f"The disk is full: the temporary folder {full}."
+    )
+
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: [])
     assert error_line(error) == f"error: No space left on device. {ADVICE}"
+    mounted = [Partition(str(tmp_path), "rw,relatime"), Partition(str(full), "rw")]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: mounted)
+    assert error_line(error) == f"error: No space left on device: {full}. {ADVICE}"
