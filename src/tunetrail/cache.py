@@ -1,7 +1,6 @@
 """A cache of results on disk: a folder for each result, named by a hash of its inputs."""
 
 import contextlib
-import errno
 import fcntl
 import functools
 import logging
@@ -17,15 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tunetrail.errors import ConfigError, not_writable
+from tunetrail.errors import ConfigError, has_room, is_disk_full, not_writable
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.locks import file_lock
 
 logger = logging.getLogger(__name__)
 
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-_LEAST_ROOM = 64 * 2**20
-"""Free bytes of a disk below which no result is kept on it."""
 _LOCKS = "locks"
 _IN_USE_SECONDS = 3600.0
 """A result that was used more recently may be in use by another process and is never removed."""
@@ -65,14 +61,14 @@ class ResultCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             tempfile.TemporaryFile(dir=self.folder).close()
-            has_room = shutil.disk_usage(self.folder).free >= _LEAST_ROOM
+            is_usable = has_room(self.folder)
         except OSError as error:
-            has_room = False
-            if error.errno not in _FULL_DISK:
+            is_usable = False
+            if not is_disk_full(error):
                 raise self._not_writable(error) from error
-        if not has_room:
+        if not is_usable:
             _say_full(self.folder)
-        return has_room
+        return is_usable
 
     def _not_writable(self, error: OSError) -> ConfigError:
         advice = "Name another folder, or switch the cache off: preparation.cache_gigabytes=0."
@@ -132,7 +128,7 @@ class ResultCache:
             try:
                 unfinished = _unfinished_file(file)
             except OSError as error:
-                if error.errno not in _FULL_DISK:
+                if not is_disk_full(error):
                     raise
                 # Without room for a file, the result goes elsewhere, and then it goes at all.
                 is_kept = False
@@ -146,7 +142,7 @@ class ResultCache:
                 if is_kept:
                     unfinished.replace(file)
             except OSError as error:
-                if not _is_full(error, self.folder):
+                if not is_disk_full(error, self.folder):
                     raise
                 _say_full(self.folder)
 
@@ -215,14 +211,6 @@ def _unfinished_file(file: Path) -> Path:
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=".unfinished-", suffix=file.suffix)
     os.close(handle)
     return Path(name)
-
-
-def _is_full(error: OSError, folder: Path) -> bool:
-    """Tell whether an error says that the disk of a folder is full."""
-    if error.errno is not None:
-        return error.errno in _FULL_DISK
-    # NumPy only says how many elements it could not write.
-    return shutil.disk_usage(folder).free < _LEAST_ROOM
 
 
 @functools.cache

@@ -4,6 +4,7 @@
 failure of the machine or a server, such as a full disk or an unreachable database.
 """
 
+import errno
 import re
 import shutil
 import signal
@@ -12,6 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tunetrail.nearest_words import nearest_words
+
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+"""The disk has no room, or the user has used up a quota of it."""
+_LEAST_ROOM = 64 * 2**20
+"""Free bytes of a disk below which it counts as full."""
 
 
 class TunetrailError(Exception):
@@ -108,6 +114,27 @@ def not_writable(
         f"{key} must be a folder that can be written, got {str(folder)!r}: "
         f"{error.strerror}. {advice}"
     )
+
+
+def is_disk_full(error: OSError, folder: Path | None = None) -> bool:
+    """Tell whether an error says that a disk, or the user's quota of it, is full.
+
+    Args:
+        error: The error.
+        folder: The folder that was written to. Its disk decides if the error has no number, such as
+            NumPy's, which only says how many elements could not be written.
+    """
+    if error.errno is None:
+        return folder is not None and not has_room(folder)
+    return error.errno in _FULL_DISK
+
+
+def has_room(folder: Path) -> bool:
+    """Tell whether the disk of a folder that exists has room for more than a few small files."""
+    # Imported only here: help appears at once without it.
+    from shutil import disk_usage
+
+    return disk_usage(folder).free >= _LEAST_ROOM
 
 
 @contextmanager

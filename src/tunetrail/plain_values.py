@@ -6,7 +6,7 @@ The one way from a result to the ledger, the database, MLflow and the API's retu
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from datetime import date
+from datetime import date, datetime
 from enum import Enum
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
@@ -64,6 +64,11 @@ def _plain(value: Any) -> Any:
         return None
 
     return value
+
+
+def plain_moment(moment: datetime) -> str:
+    """Return a moment as ISO 8601 to the second, such as `2026-11-24T12:00:00+00:00`."""
+    return moment.isoformat(timespec="seconds")
 
 
 def plain_chat_as_json(content: Mapping[str, Any]) -> tuple[str, str] | None:

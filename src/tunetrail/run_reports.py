@@ -18,6 +18,7 @@ from tunetrail.evaluation.report.page import RenderedReport, render_report
 from tunetrail.evaluation.report.run_report import STEPS, ModelReport, RunReport
 from tunetrail.evaluation.report.tables import metric_table
 from tunetrail.paths import write_private_text
+from tunetrail.reporting.readable import shown_moment
 from tunetrail.scratch import scratch_folder
 from tunetrail.stores.model_references import EvaluatedRun, find_evaluated_run
 from tunetrail.stores.tracking import TrackedRun, Tracker, existing_store, shown_uri
@@ -138,7 +139,7 @@ def _moment(milliseconds: int | None) -> str:
     if milliseconds is None:
         return ""
     moment = datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC)
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
+    return f"{shown_moment(moment)} UTC"
 
 
 def _read_model(run: TrackedRun, model_type: str, folder: Path) -> ModelReport:

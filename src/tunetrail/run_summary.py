@@ -15,7 +15,7 @@ from tunetrail.config import SET_BY_SWEEP
 from tunetrail.config.keys import all_settings
 from tunetrail.errors import UserError
 from tunetrail.nearest_words import nearest_words
-from tunetrail.plain_values import plain_values
+from tunetrail.plain_values import plain_moment, plain_values
 from tunetrail.stores.listed_run import ListedRun
 from tunetrail.stores.mlflow_pages import run_page
 from tunetrail.stores.processes import ProcessIdentity
@@ -190,7 +190,7 @@ def summarize_run(reader: RunReader, reference: str, *, page_address: str) -> Ru
         reason=reason,
         session=run.tags.get("tunetrail.session_id"),
         model_type=run.tags.get("tunetrail.model_type"),
-        started=run.started.isoformat(timespec="seconds"),
+        started=plain_moment(run.started),
         seconds=run.seconds,
         sweep=run.parent_run_id,
         configuration=dict(_changed_settings(settings)),

@@ -1,14 +1,10 @@
 """What the terminal says about an error, in one line."""
 
-import errno
 import os
 from pathlib import Path
 
-from tunetrail.errors import TunetrailError, first_reason
+from tunetrail.errors import TunetrailError, first_reason, has_room, is_disk_full
 from tunetrail.paths import cache_dir
-
-_FULL_BYTES = 2**20
-"""Free bytes of a disk below which it counts as full."""
 
 
 def error_line(error: Exception) -> str:
@@ -27,11 +23,12 @@ def error_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         # If there are two files, the second is the target of a move.
         file = error.filename2 or error.filename
+        advice = ""
         if full_disk is not None:
             file = file or _full_places()
-        advice = ". Free some space and run the same command again."
+            advice = ". Free some space and run the same command again."
         named = f": {file}" if file else ""
-        return f"error: {error.strerror}{named}{advice if full_disk is not None else ''}"
+        return f"error: {error.strerror}{named}{advice}"
 
     first_line = first_reason(error) if isinstance(error, OSError) else next(iter(lines), "")
     return f"error: unexpected {type(error).__name__}: {first_line} (--debug shows where)"
@@ -40,7 +37,7 @@ def error_line(error: Exception) -> str:
 def _full_disk_error(error: BaseException | None) -> OSError | None:
     """Return the error of a full disk that an error comes from; None if it doesn't."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and is_disk_full(error):
             return error
         error = error.__cause__
     return None
@@ -48,26 +45,21 @@ def _full_disk_error(error: BaseException | None) -> OSError | None:
 
 def _full_places() -> str:
     """Return which folders that commands use are on a full disk, and other full disks; or ''."""
-    # Imported only here: help appears at once without them.
-    import shutil
+    # Imported only here: help appears at once without it.
     import tempfile
-
-    def is_full(folder: Path) -> bool:
-        usage = shutil.disk_usage(folder)
-        return usage.total > 0 and usage.free < _FULL_BYTES
 
     places = {
         "the temporary folder": Path(tempfile.gettempdir()),
         "the working folder": Path.cwd(),
         "the cache": cache_dir(),
     }
-    full = [
-        f"{name} {folder}" for name, folder in places.items() if folder.exists() and is_full(folder)
-    ]
-    if full:
-        return " and ".join(full)
+    full = []
+    for name, folder in places.items():
+        if folder.exists() and not has_room(folder):
+            full.append(f"{name} {folder}")
     # Models, artifacts and checkpoints may each have a disk of their own.
-    return " and ".join(str(folder) for folder in _mount_points() if is_full(folder))
+    full = full or [str(folder) for folder in _mount_points() if not has_room(folder)]
+    return " and ".join(full)
 
 
 def _mount_points() -> list[Path]:

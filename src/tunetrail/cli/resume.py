@@ -11,6 +11,8 @@ from tunetrail.cli.terminal import say_loading
 from tunetrail.cli.train import train
 from tunetrail.config import TrainRequest, name_of_sessions
 from tunetrail.errors import UserError
+from tunetrail.plain_values import plain_moment
+from tunetrail.reporting.readable import shown_moment
 
 if TYPE_CHECKING:
     from tunetrail.stores.resumable_runs import ResumableRun
@@ -155,7 +157,7 @@ def _as_json(run: "ResumableRun") -> dict[str, Any]:
     training = run.training
     return {
         "run_id": run.run_id,
-        "started": training.created_at.isoformat(timespec="seconds"),
+        "started": plain_moment(training.created_at),
         "session_id": training.session_id,
         "model_type": training.model_type,
         "reason": training.reason,
@@ -179,7 +181,7 @@ def _print_resumable(runs: Sequence["ResumableRun"]) -> None:
         training = run.training
         table.add_row(
             run.run_id[:_SHOWN_CHARACTERS],
-            training.created_at.strftime("%Y-%m-%d %H:%M"),
+            shown_moment(training.created_at),
             printable(name_of_sessions(training.session_ids), console),
             training.model_type,
             printable(training.reason or "", console),

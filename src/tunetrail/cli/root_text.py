@@ -1,11 +1,12 @@
 """What `tunetrail root` prints of roots, decisions, versions and their differences."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from tunetrail.cli.terminal import new_table, plain_text, printable
 from tunetrail.deployment.root_history import evidence_of
-from tunetrail.reporting.readable import shown_interval
+from tunetrail.reporting.readable import shown_interval, shown_moment
 from tunetrail.stores.database import PromotionRecord
 
 
@@ -74,9 +75,10 @@ def _evidence_in_words(evidence: Mapping[str, Any]) -> str:
     return f"{evidence['metric']} {evidence['before']:.4f} -> {evidence['after']:.4f}, {gain}"
 
 
-def _time_in_words(time: Any) -> str:
-    """Return minutes and seconds as well: decisions of a sweep follow one another closely."""
-    return str(time)[:19].replace("T", " ") if time else ""
+def _time_in_words(time: datetime | str | None) -> str:
+    """Return a time with its seconds: decisions of a sweep follow one another closely."""
+    moment = datetime.fromisoformat(time) if isinstance(time, str) else time
+    return "" if moment is None else shown_moment(moment, seconds=True)
 
 
 def _shown(value: Any) -> str:

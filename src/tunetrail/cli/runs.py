@@ -9,6 +9,7 @@ from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_experiment, add_uri
 from tunetrail.cli.terminal import new_table, print_line, printable
 from tunetrail.errors import UserError
+from tunetrail.reporting.readable import shown_moment
 
 if TYPE_CHECKING:
     from tunetrail.stores.listed_run import ListedRun
@@ -107,7 +108,7 @@ def _print_table(runs: Sequence["ListedRun"], columns: Sequence[str], total: int
         column.no_wrap = column.header != "name"
 
     for run in runs:
-        cells = [run.run_id[:8], run.name, f"{run.started:%Y-%m-%d %H:%M}", run.state]
+        cells = [run.run_id[:8], run.name, shown_moment(run.started), run.state]
         cells += [_cell(run.values.get(name)) for name in further]
         table.add_row(*(printable(cell, console) for cell in cells))
 

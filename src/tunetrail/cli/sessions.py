@@ -9,6 +9,8 @@ from tunetrail.cli.ingest_account import collection_line
 from tunetrail.cli.output import show as show_result
 from tunetrail.cli.terminal import new_table, printable, say
 from tunetrail.collecting import collect
+from tunetrail.plain_values import plain_moment
+from tunetrail.reporting.readable import shown_moment
 from tunetrail.samples import sample_kinds
 from tunetrail.stores.database import DatabaseManager, SessionSummary
 
@@ -50,7 +52,7 @@ def _session_as_json(summary: SessionSummary) -> dict[str, Any]:
         "rejected": summary.rejected,
         "state": str(summary.state),
         "reason": summary.reason,
-        "last_training": trained.isoformat(timespec="seconds") if trained else None,
+        "last_training": plain_moment(trained) if trained else None,
     }
 
 
@@ -76,7 +78,7 @@ def _print_sessions(summaries: Sequence[SessionSummary], manager: DatabaseManage
             *(str(summary.samples.get(kind, 0)) for kind in kinds),
             str(summary.rejected),
             printable(str(summary.state), console),
-            trained.strftime("%Y-%m-%d %H:%M") if trained else "never",
+            shown_moment(trained) if trained else "never",
             *([printable(summary.reason or "", console)] if reasons else []),
         )
     console.print(table)

@@ -197,7 +197,7 @@ class Cleaner:
             if is_deleted:
                 reason = "its run was deleted in MLflow"
             elif not is_resumable(training, self.keep_days):
-                reason = f"{training.state} on {training.updated_at:%Y-%m-%d}"
+                reason = f"{training.state} on {training.updated_at.date()}"
             else:
                 continue
 

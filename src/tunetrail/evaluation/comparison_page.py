@@ -1,15 +1,10 @@
 """The page of a comparison of models: one HTML file that needs no network."""
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from tunetrail.evaluation.model_comparison import ModelComparison, PairResult
-from tunetrail.reporting.html import load_template, picture_address
-
-if TYPE_CHECKING:
-    from jinja2 import Template
+from tunetrail.reporting.html import PageTemplate, captioned
 
 _CAPTIONS = {
     "pairs": "Improvement from the first model to the second, with its interval",
@@ -24,8 +19,7 @@ def comparison_page(comparison: ModelComparison, pictures: Mapping[str, bytes]) 
         comparison: The comparison.
         pictures: What `comparison_pictures` returns of it.
     """
-    shown = [(_CAPTIONS[name], picture_address(picture)) for name, picture in pictures.items()]
-    return _template().render(comparison=comparison, pictures=shown)
+    return _TEMPLATE.render(comparison=comparison, pictures=captioned(pictures, _CAPTIONS))
 
 
 def shown_p_value(p_value: float | None) -> str:
@@ -45,14 +39,14 @@ def shown_effect(pair: PairResult) -> str:
     return "-" if pair.effect_size is None else f"{pair.effect_size:+.2f}"
 
 
-@cache
-def _template() -> "Template":
-    filters: dict[str, Any] = {
+_TEMPLATE = PageTemplate(
+    Path(__file__).with_name("comparison.html"),
+    {
         "p_value": shown_p_value,
         "counts": shown_counts,
         "effect": shown_effect,
         "score": "{:.4f}".format,
         "rank": "{:.2f}".format,
         "level": lambda confidence: f"{100.0 * confidence:.3g}%",
-    }
-    return load_template(Path(__file__).with_name("comparison.html"), filters)
+    },
+)

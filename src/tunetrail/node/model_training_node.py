@@ -32,6 +32,7 @@ from tunetrail.pipeline.requests import (
 from tunetrail.pipeline.run_settings import params_of, plain_settings, settings_of
 from tunetrail.pipeline.stages.fit import ValidationSink, ignore_validation
 from tunetrail.pipeline.training_result import TrainingResult
+from tunetrail.plain_values import plain_moment
 from tunetrail.run_reports import try_to_log_report
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.resumable_runs import (
@@ -296,7 +297,7 @@ class ModelTrainingNode:
             identity = {
                 "session_id": plain_session_ids(started.session_ids),
                 "model_type": started.model_type,
-                "timestamp": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "timestamp": plain_moment(datetime.datetime.now(datetime.UTC)),
             }
             results = {**identity, "results": {**identity, "steps": steps}}
             started.run.log_dict(results, "results.json")

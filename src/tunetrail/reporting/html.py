@@ -6,6 +6,8 @@ them, and templates escape every value.
 
 import base64
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,26 +28,45 @@ def picture_address(png: bytes) -> str:
     return _PictureAddress(f"data:image/png;base64,{base64.b64encode(png).decode()}")
 
 
-def load_template(path: Path, filters: Mapping[str, Callable[..., Any]]) -> "Template":
-    """Return a Jinja template; it may extend `page.html` and import `macros.html` of this folder.
+def captioned(pictures: Mapping[str, bytes], captions: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the caption and the address of each PNG; both mappings are by the picture's name."""
+    return [(captions[name], picture_address(picture)) for name, picture in pictures.items()]
 
-    Args:
-        path: The template's file.
+
+@dataclass(frozen=True)
+class PageTemplate:
+    """A Jinja template, which may extend `page.html` and import `macros.html` of this folder.
+
+    It is read and compiled when a page is first rendered.
+
+    Attributes:
+        file: The template's file.
         filters: In addition to `count` (1,200), `compact` and `readable`.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
-        loader=FileSystemLoader([path.parent, Path(__file__).parent]),
-        autoescape=True,
-        finalize=_finalize,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(filters, compact=compact, count="{:,}".format, readable=readable)
-    return environment.get_template(path.name)
+    file: Path
+    filters: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+
+    def render(self, **values: Any) -> str:
+        """Return the page of some values; raises `UndefinedError` if the template lacks one."""
+        return self._template.render(values)
+
+    @cached_property
+    def _template(self) -> "Template":
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+        environment = Environment(
+            loader=FileSystemLoader([self.file.parent, Path(__file__).parent]),
+            autoescape=True,
+            finalize=_finalize,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        shared = {"compact": compact, "count": "{:,}".format, "readable": readable}
+        environment.filters.update({**self.filters, **shared})
+        return environment.get_template(self.file.name)
 
 
 def _finalize(value: Any) -> Any:

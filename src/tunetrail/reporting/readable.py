@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import NamedTuple
 
 SHOWN_CHARACTERS = 300
@@ -85,6 +86,11 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
+
+
+def shown_moment(moment: datetime, *, seconds: bool = False) -> str:
+    """Return a moment as `2026-11-24 12:00`, with its seconds if asked; its zone isn't shown."""
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if seconds else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def shown_interval(lower: float | None, upper: float | None, form: str = "+.4f") -> str:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tunetrail.deployment.flavors import EmbeddingFlavor, LanguageModelFlavor
 from tunetrail.errors import UserError
 from tunetrail.pipeline.model_family import ModelFamily
+from tunetrail.plain_values import plain_moment
 from tunetrail.serving.chats import add_chat_endpoints
 from tunetrail.serving.limits import BodyLimit, Limits
 from tunetrail.serving.live_root import LiveRoot
@@ -96,7 +97,7 @@ def _add_status_endpoints(app: FastAPI, live_root: LiveRoot) -> None:
             "name": loaded.name,
             "version": loaded.version,
             "uri": f"models:/{loaded}",
-            "loaded_at": live_root.loaded_at.isoformat(timespec="seconds"),
+            "loaded_at": plain_moment(live_root.loaded_at),
             "reload_error": live_root.reload_error,
             "tunetrail": _RELEASE,
         }

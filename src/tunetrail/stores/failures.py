@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from tunetrail.errors import DatabaseError
+from tunetrail.errors import DatabaseError, is_disk_full
 
 _DISK_FULL = "The disk is full. Free some space and run the same command again."
 _ADVICE = {
@@ -33,7 +33,6 @@ _ADVICE = {
 """What to do, by words of the driver's message; the first that match decide."""
 _FILE_IN_PATH = "Its folder can't be made: a part of the path is a file. Check database.url."
 _ADVICE_BY_ERRNO = {
-    errno.ENOSPC: _DISK_FULL,
     errno.EACCES: "Its folder can't be written. Check the permissions.",
     errno.EROFS: "Its folder can't be written: the file system is read-only.",
     errno.ENOTDIR: _FILE_IN_PATH,
@@ -62,6 +61,8 @@ def readable_failures(url: URL) -> Iterator[None]:
 
 def _explained(error: Exception) -> str:
     # By number: the words of the operating system depend on its language.
+    if isinstance(error, OSError) and is_disk_full(error):
+        return _DISK_FULL
     if isinstance(error, OSError) and error.errno in _ADVICE_BY_ERRNO:
         return _ADVICE_BY_ERRNO[error.errno]
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunetrail.plain_values import plain_moment
+from tunetrail.reporting.readable import shown_moment
 from tunetrail.stores.run_tags import TEST_ROWS_TAG
 
 # A sweep's sentence on its best job is no decision of the gate.
@@ -67,7 +69,7 @@ class ListedRun:
         own: dict[str, str | float | None] = {
             "id": self.run_id,
             "name": self.name,
-            "started": f"{self.started:%Y-%m-%d %H:%M:%S}",
+            "started": shown_moment(self.started, seconds=True),
             "seconds": self.seconds,
             "state": self.state,
             "session": self.tags.get("tunetrail.session_id"),
@@ -89,7 +91,7 @@ class ListedRun:
         return {
             "run_id": self.run_id,
             "name": self.name,
-            "started": self.started.isoformat(timespec="seconds"),
+            "started": plain_moment(self.started),
             "seconds": self.seconds,
             "state": self.state,
             "decision": self.decision or None,

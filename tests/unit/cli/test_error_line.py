@@ -24,6 +24,10 @@ Partition = namedtuple("Partition", "mountpoint opts")
             OSError(errno.ENOSPC, "No space left on device", "/data/x"),
             f"error: No space left on device: /data/x. {ADVICE}",
         ),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded", "/data/x"),
+            f"error: Disk quota exceeded: /data/x. {ADVICE}",
+        ),
         (KeyError("x"), "error: unexpected KeyError: 'x' (--debug shows where)"),
     ],
 )

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from jinja2 import UndefinedError
 
-from tunetrail.reporting.html import load_template, picture_address
+from tunetrail.reporting.html import PageTemplate, captioned, picture_address
 from tunetrail.reporting.readable import Span, largest
 
 
@@ -13,7 +13,7 @@ def page(folder: Path, body: str, **values: object) -> str:
         '{% extends "page.html" %}{% from "macros.html" import counted, spans %}'
         "{% block title %}A report{% endblock %}{% block body %}" + body + "{% endblock %}"
     )
-    return load_template(path, {"doubled": lambda count: 2 * count}).render(values)
+    return PageTemplate(path, {"doubled": lambda count: 2 * count}).render(**values)
 
 
 def test_page_has_a_title_and_forbids_scripts_and_requests(tmp_path: Path) -> None:
@@ -38,6 +38,13 @@ def test_pictures_are_whole(tmp_path: Path) -> None:
 
     assert f'<img src="{address}">' in text
     assert address.startswith("data:image/png;base64,")
+
+
+def test_pictures_have_the_captions_of_their_names() -> None:
+    shown = captioned({"b": b"second", "a": b"first"}, {"a": "The first", "b": "The second"})
+
+    addresses = [picture_address(b"second"), picture_address(b"first")]
+    assert shown == list(zip(["The second", "The first"], addresses, strict=True))
 
 
 def test_filters_write_numbers(tmp_path: Path) -> None:

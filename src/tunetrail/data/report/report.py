@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +13,8 @@ from tunetrail.data.checks.results import CheckResult, StepAccount
 from tunetrail.data.report.pictures import SHOWN_LABELS, figures, finite_lengths
 from tunetrail.data.report.report_data import ReportData, ReportSection, rows_by_reason
 from tunetrail.reporting.charts import pngs
-from tunetrail.reporting.html import load_template, picture_address
+from tunetrail.reporting.html import PageTemplate, picture_address
 from tunetrail.reporting.readable import Span, compact, counted, differences, largest, readable
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 # Limits that keep the page short whatever the session's size.
 _SHOWN_ROWS = 20
@@ -80,7 +76,7 @@ def render(data: ReportData) -> RenderedReport:
     """
     pictures = tuple(pngs(figures(section)) for section in data.sections)
     sections = list(map(_section_values, data.sections, pictures))
-    html = _template().render(data=data, sections=sections)
+    html = _TEMPLATE.render(data=data, sections=sections, shown_examples=_SHOWN_EXAMPLES)
     return RenderedReport(html=html, pictures=pictures)
 
 
@@ -216,9 +212,7 @@ def _list_reasons(step: StepAccount) -> str:
     return ", ".join(listed)
 
 
-@cache
-def _template() -> "Template":
-    filters: dict[str, Any] = {"measured": _compare_with_threshold, "reasons": _list_reasons}
-    template = load_template(Path(__file__).with_name("report.html"), filters)
-    template.globals["shown_examples"] = _SHOWN_EXAMPLES
-    return template
+_TEMPLATE = PageTemplate(
+    Path(__file__).with_name("report.html"),
+    {"measured": _compare_with_threshold, "reasons": _list_reasons},
+)

@@ -4,9 +4,8 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -21,11 +20,8 @@ from tunetrail.evaluation.report.pictures import (
 from tunetrail.evaluation.report.run_report import ModelReport, RunReport
 from tunetrail.evaluation.report.tables import MetricLine, map_groups, metric_lines
 from tunetrail.reporting.charts import pngs
-from tunetrail.reporting.html import load_template, picture_address
+from tunetrail.reporting.html import PageTemplate, picture_address
 from tunetrail.reporting.readable import counted, duration, readable
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 _DPI = 200
 """Sharp on screens with two dots to a pixel."""
@@ -63,7 +59,7 @@ def render_report(report: RunReport) -> RenderedReport:
         lines = metric_lines(model)
         pictures[model.model_type], metrics[model.model_type] = of_model, lines
         sections.append(_section(model, of_model, lines))
-    html = _template().render(report=report, sections=sections, shown_examples=_SHOWN_EXAMPLES)
+    html = _TEMPLATE.render(report=report, sections=sections, shown_examples=_SHOWN_EXAMPLES)
     return RenderedReport(html=html, pictures=pictures, metrics=metrics)
 
 
@@ -252,12 +248,12 @@ def _range(bounds: Sequence[float | None], form: str = ".4f") -> str:
     return f"{_number(lower, form)} … {_number(upper, form)}"
 
 
-@cache
-def _template() -> "Template":
-    filters: dict[str, Any] = {
+_TEMPLATE = PageTemplate(
+    Path(__file__).with_name("run.html"),
+    {
         "number": _number,
         "signed": lambda value: _number(value, "+.4f"),
         "range": lambda bounds: _range(bounds, ".3f"),
         "signed_range": lambda bounds: _range(bounds, "+.4f"),
-    }
-    return load_template(Path(__file__).with_name("run.html"), filters)
+    },
+)

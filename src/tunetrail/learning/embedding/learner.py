@@ -141,16 +141,7 @@ class EmbeddingLearner:
     def vectors(
         self, model: SentenceTransformer, texts: Sequence[str], *, role: str = QUERY
     ) -> NDArray:
-        """Return the unit vectors of texts, each read after the model's own prompt.
-
-        Args:
-            model: The model.
-            texts: The texts.
-            role: `query` or `document`.
-
-        Returns:
-            float32 [texts, dimensions], in the order of the texts.
-        """
+        """Return the unit vectors of texts, [texts, dimensions]; see `EmbeddingReader.vectors`."""
         return self._reader.vectors(model, texts, role=role)
 
     def _prepare(
