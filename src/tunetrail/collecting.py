@@ -62,20 +62,20 @@ def collect(database: DatabaseManager, session_id: str) -> Collection | None:
 
 
 def _is_uncollected(database: DatabaseManager, session_id: str) -> bool:
-    entries, collected = database.count_log_entries(session_id)
+    entries, collected = database.application_log.count(session_id)
     return entries > collected
 
 
 def _collect(database: DatabaseManager, session_id: str) -> Collection:
     """Turn what was logged for a session into samples, and note how far it was read."""
     # Counted first: what arrives while the rows are read is left to the next collection.
-    entries, _ = database.count_log_entries(session_id)
-    feedback = database.read_feedback(session_id)
+    entries, _ = database.application_log.count(session_id)
+    feedback = database.application_log.feedback(session_id)
     unknown = set(feedback)
 
     reports: dict[str, IngestReport] = {}
     numbered: list[Occurrences] = []
-    for kind in database.logged_kinds(session_id):
+    for kind in database.application_log.kinds(session_id):
         occurrences = Occurrences()
         rows = _LoggedRows(database, session_id, kind, feedback)
         # All ratings are on one scale, which the last row may show.
@@ -86,7 +86,7 @@ def _collect(database: DatabaseManager, session_id: str) -> Collection:
 
     return Collection(
         added=sum(report.added for report in reports.values()),
-        taken_back=database.finish_collection(session_id, entries, numbered),
+        taken_back=database.application_log.finish_collection(session_id, entries, numbered),
         rejected=sum(report.rejected for report in reports.values()),
         unknown_feedback=len(unknown),
         accounts={kind: report.account for kind, report in reports.items()},
@@ -131,7 +131,7 @@ class _LoggedRows:
         self._feedback = feedback
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        for entry_id, row in self._database.read_logged_rows(self._session_id, self._kind):
+        for entry_id, row in self._database.application_log.rows(self._session_id, self._kind):
             feedback = self._feedback.get(entry_id)
             if feedback is None:
                 yield row

@@ -228,7 +228,7 @@ class HookDeliveries:
     def begin(self) -> None:
         """Take note of the first use of the hook, unless that would make a database."""
         if not self._has_begun and not self._database.is_missing():
-            self._began_at = self._database.begin_deliveries(self._began_at)
+            self._began_at = self._database.hook_deliveries.begin(self._began_at)
             self._has_begun = True
 
     def deliver_due(self) -> list[datetime]:
@@ -239,7 +239,7 @@ class HookDeliveries:
         """
         self.begin()
         events = events_since(self._database, max(self._began_at, now() - _MOST_AGE))
-        waiting = self._database.undelivered([event.event_id for event in events])
+        waiting = self._database.hook_deliveries.undelivered([event.event_id for event in events])
 
         later = []
         for event in events:
@@ -254,20 +254,20 @@ class HookDeliveries:
 
     def _attempt(self, event: Event) -> datetime | None:
         """Send an event if no other process does; return when it is tried next, if it has to be."""
-        attempt = self._database.claim_event(event.event_id, _CLAIM_SECONDS)
+        attempt = self._database.hook_deliveries.claim(event.event_id, _CLAIM_SECONDS)
         if attempt is None:
             return None  # another process sees to it
 
         problem = send(self._hook, event)
         if not problem:
-            self._database.note_delivery(event.event_id)
+            self._database.hook_deliveries.note_delivered(event.event_id)
             logger.info("the hook %s took %s", self._hook.shown, event.name)
             return None
 
         # Not the same time for all events: they would meet again.
         pause = min(2.0 ** (attempt - 1), _MOST_SECONDS_BETWEEN_ATTEMPTS)
         pause *= random.uniform(1.0, 1.2)
-        self._database.postpone(event.event_id, pause)
+        self._database.hook_deliveries.postpone(event.event_id, pause)
         if event.event_id not in self._failed:
             self._failed.add(event.event_id)
             logger.warning(

@@ -132,13 +132,13 @@ class Watch:
         for run in self._database.mark_interrupted_runs():
             logger.warning("the training run %s was left by a process that died", run.run_id)
 
-        position = self._database.watch_position()
+        position = self._database.watched_sessions.position()
         if position == self._idle_position or self._is_busy():
             return None
         for due in self._due_trainings():
             if due not in self._refused:
                 return due
-        self._idle_position = self._database.watch_position()
+        self._idle_position = self._database.watched_sessions.position()
         return None
 
     def _is_busy(self) -> bool:
@@ -147,9 +147,9 @@ class Watch:
 
     def _due_trainings(self) -> Iterator[Due]:
         """Yield what is due, the oldest session first."""
-        known = self._database.session_ids()
-        last_runs = self._database.last_runs()
-        uncollected = self._database.count_uncollected()
+        known = self._database.watched_sessions.session_ids()
+        last_runs = self._database.watched_sessions.last_runs()
+        uncollected = self._database.application_log.count_uncollected()
         for session_id in known:
             if self._session_ids is not None and session_id not in self._session_ids:
                 continue
@@ -184,15 +184,15 @@ class Watch:
             # Without its files, it begins again.
             return replace(resumed, run_id=None) if resumed in self._refused else resumed
 
-        ended_at = database.read_end(session_id) if config.on_end else None
+        ended_at = database.application_log.ended_at(session_id) if config.on_end else None
         has_ended = ended_at is not None and (since is None or ended_at > since)
-        count = database.count_new_samples(session_id, family.kind, since)
+        count = database.watched_sessions.count_new_samples(session_id, family.kind, since)
         if session_id in uncollected and (
             has_ended or count + uncollected[session_id] >= config.min_rows
         ):
             collect(database, session_id)
             del uncollected[session_id]
-            count = database.count_new_samples(session_id, family.kind, since)
+            count = database.watched_sessions.count_new_samples(session_id, family.kind, since)
 
         if count >= config.min_rows:
             return Due(**named, reason=f"{count} new samples")

@@ -89,11 +89,11 @@ def test_watch_collects_what_was_logged_once_it_may_be_enough(
             session.log(row)
         assert session.close()
         assert watch.next_due() is None
-        assert database.count_uncollected() == {"s1": 9}
+        assert database.application_log.count_uncollected() == {"s1": 9}
         session.log(pairs(1, first=9)[0])
 
     assert watch.next_due() == due_on("s1", "10 new samples")
-    assert database.count_uncollected() == {}
+    assert database.application_log.count_uncollected() == {}
 
 
 def test_watch_trains_when_a_session_ends(database: DatabaseManager) -> None:

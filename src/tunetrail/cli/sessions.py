@@ -22,7 +22,7 @@ def sessions(database: str) -> int:
     """
     with DatabaseManager(database) as manager:
         manager.mark_interrupted_runs()
-        for session_id in manager.count_uncollected():
+        for session_id in manager.application_log.count_uncollected():
             collection = collect(manager, session_id)
             if collection is not None:
                 say(collection_line(session_id, collection))

@@ -43,7 +43,7 @@ def sweep(arguments: Sequence[str]) -> int:
     from tunetrail.sweeps.summary import summarize_sweep
 
     with DatabaseManager(options.database) as manager:
-        study = SweepStudy.open(manager, _whole_id(options.sweep, manager.study_names()))
+        study = SweepStudy.open(manager, _whole_id(options.sweep, manager.study_logs.studies()))
         summary = summarize_sweep(study, manager)
         html = sweep_page(summary, sweep_pictures(summary, study)) if page else ""
 

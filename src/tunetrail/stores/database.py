@@ -1,6 +1,7 @@
 """`DatabaseManager`: all access to sessions, training runs and promotions.
 
-Each method delegates to the module that owns its table.
+Each method delegates to the module that owns its table. Tables that only one room of tunetrail uses
+are attributes with methods of their own.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,30 +19,28 @@ from tunetrail.data.conventions.reading import IngestAccount, RowReader, countin
 from tunetrail.samples import BrokenRow, Sample, SampleKind
 from tunetrail.stores import (
     benchmark,
-    hook_deliveries,
     ingestion,
     ledger,
-    log_entries,
     sessions,
-    study_logs,
     training_runs,
-    watched_sessions,
 )
 from tunetrail.stores.benchmark import BenchmarkRecord
 from tunetrail.stores.connection import DatabaseConnection
 from tunetrail.stores.database_locks import database_lock
 from tunetrail.stores.failures import shown
+from tunetrail.stores.hook_deliveries import HookDeliveries
 from tunetrail.stores.ingestion import CHUNK_SIZE, Derive, IngestReport, Occurrences
 from tunetrail.stores.ledger import PromotionRecord
-from tunetrail.stores.log_entries import LogEntry
+from tunetrail.stores.log_entries import ApplicationLog
 from tunetrail.stores.sessions import (
     RejectedSample,
     SampleSnapshot,
     SessionSummary,
     StoredSample,
 )
+from tunetrail.stores.study_logs import StudyLogs
 from tunetrail.stores.training_runs import RunState, TrainingRun
-from tunetrail.stores.watched_sessions import LastRun
+from tunetrail.stores.watched_sessions import WatchedSessions
 
 __all__ = [
     "BenchmarkRecord",
@@ -64,6 +63,12 @@ class DatabaseManager:
     Reading doesn't make a SQLite file that is missing.
     Every method raises `DatabaseError` if the database can't be reached, read or written.
 
+    Attributes:
+        application_log: What `tunetrail.Session` has logged.
+        hook_deliveries: What the hook was told.
+        study_logs: The journals of sweeps.
+        watched_sessions: The sessions as `tunetrail watch` sees them.
+
     Args:
         url: `sqlite:///FILE` or `postgresql+psycopg://USER:PASSWORD@HOST/NAME`.
 
@@ -73,6 +78,10 @@ class DatabaseManager:
 
     def __init__(self, url: str) -> None:
         self._database = DatabaseConnection(url)
+        self.application_log = ApplicationLog(self._database)
+        self.hook_deliveries = HookDeliveries(self._database)
+        self.study_logs = StudyLogs(self._database)
+        self.watched_sessions = WatchedSessions(self._database)
 
     def __enter__(self) -> Self:
         """Return the manager itself."""
@@ -194,46 +203,6 @@ class DatabaseManager:
             logged=logged,
         )
         return replace(report, account=account)
-
-    def add_log_entries(self, entries: Sequence[LogEntry]) -> int:
-        """Store the log entries that aren't there yet, in their order; return how many were new."""
-        return log_entries.add_log_entries(self._database, entries)
-
-    def newest_log_entry(self) -> int:
-        """Return the number of the newest log entry of all sessions, 0 without any."""
-        return log_entries.newest_log_entry(self._database)
-
-    def count_uncollected(self) -> dict[str, int]:
-        """Return, by session, how many log entries its samples weren't made from yet."""
-        return log_entries.count_uncollected(self._database)
-
-    def count_log_entries(self, session_id: str) -> tuple[int, int]:
-        """Return how many log entries a session has, and how many were collected."""
-        return log_entries.count_log_entries(self._database, session_id)
-
-    def logged_kinds(self, session_id: str) -> list[str]:
-        """Return the kinds of the rows that were logged for a session."""
-        return log_entries.logged_kinds(self._database, session_id)
-
-    def read_logged_rows(
-        self, session_id: str, kind: str
-    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield the entry's id and the row of each logged row of a kind, in their order."""
-        return log_entries.read_logged_rows(self._database, session_id, kind)
-
-    def read_feedback(self, session_id: str) -> dict[str, dict[str, Any]]:
-        """Return the last feedback on each logged row of a session, by the entry's id."""
-        return log_entries.read_feedback(self._database, session_id)
-
-    def read_end(self, session_id: str) -> datetime | None:
-        """Return when the application last said that a session has ended; None if never."""
-        return log_entries.read_end(self._database, session_id)
-
-    def finish_collection(
-        self, session_id: str, entries: int, collected: Sequence[Occurrences]
-    ) -> int:
-        """Note what was collected, and return how many older samples were taken back."""
-        return log_entries.finish_collection(self._database, session_id, entries, collected)
 
     def lock(
         self, name: str, in_words: str, most_seconds: float | None = None
@@ -370,22 +339,6 @@ class DatabaseManager:
         states = (RunState.PENDING, RunState.RUNNING)
         return training_runs.read_training_runs(self._database, states=states)
 
-    def session_ids(self) -> list[str]:
-        """Return the ids of all sessions, oldest first."""
-        return watched_sessions.read_session_ids(self._database)
-
-    def last_runs(self) -> Mapping[tuple[str, str], LastRun]:
-        """Return the last training run by session and model type."""
-        return watched_sessions.read_last_runs(self._database)
-
-    def count_new_samples(self, session_id: str, kind: SampleKind, since: datetime | None) -> int:
-        """Return how many samples of a kind a session has got since a moment, or in all."""
-        return watched_sessions.count_new_samples(self._database, session_id, kind, since)
-
-    def watch_position(self) -> tuple[Any, ...]:
-        """Return what changes with each new sample, log entry and change of a training run."""
-        return watched_sessions.read_position(self._database)
-
     def reopen_training_run(self, run: TrainingRun) -> None:
         """Set a run that has not succeeded to running in this process.
 
@@ -424,26 +377,6 @@ class DatabaseManager:
         """Return the ids of the samples that a version has learnt from; None if unknown."""
         return ledger.read_learnt_rows(self._database, model_name, version)
 
-    def begin_deliveries(self, moment: datetime) -> datetime:
-        """Return when the hook was first used, which is `moment` if it never was."""
-        return hook_deliveries.begin_deliveries(self._database, moment)
-
-    def undelivered(self, event_ids: Sequence[str]) -> dict[str, datetime | None]:
-        """Return the events that the hook wasn't told, and when each is tried next."""
-        return hook_deliveries.undelivered(self._database, event_ids)
-
-    def claim_event(self, event_id: str, seconds: float) -> int | None:
-        """Claim an event that is due; return the number of this attempt, None if it isn't ours."""
-        return hook_deliveries.claim_event(self._database, event_id, seconds)
-
-    def note_delivery(self, event_id: str) -> None:
-        """Note that the hook was told an event."""
-        hook_deliveries.note_delivery(self._database, event_id)
-
-    def postpone(self, event_id: str, seconds: float) -> None:
-        """Let the next attempt to tell an event come after some seconds."""
-        hook_deliveries.postpone(self._database, event_id, seconds)
-
     def read_benchmark(self, model_name: str, shape: str) -> list[BenchmarkRecord]:
         """Return the test rows of earlier trainings of a model that have a shape, oldest first."""
         return benchmark.read_benchmark(self._database, model_name, shape)
@@ -453,15 +386,3 @@ class DatabaseManager:
     ) -> None:
         """Add test rows to a model's benchmark, of which at most `limit` per shape stay."""
         benchmark.extend_benchmark(self._database, model_name, records, limit)
-
-    def append_study_log(self, study: str, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Append entries to the journal of a study; their numbers have no gaps."""
-        study_logs.append_study_log(self._database, study, entries)
-
-    def read_study_log(self, study: str, first_number: int = 0) -> list[dict[str, Any]]:
-        """Return the entries of a study's journal from a number on, in their order."""
-        return study_logs.read_study_log(self._database, study, first_number)
-
-    def study_names(self) -> list[str]:
-        """Return the names of the studies that have a journal: the ids of the sweeps' runs."""
-        return study_logs.read_study_names(self._database)

@@ -144,7 +144,7 @@ def deliver_left_entries(database: DatabaseManager, folder: Path) -> int:
         nonlocal added
         size, start = path.stat().st_size, 0
         while data := _read_lines(path, start, size):
-            added += database.add_log_entries(list(entries_of(data)))
+            added += database.application_log.add(list(entries_of(data)))
             start += len(data)
         return True
 

@@ -233,7 +233,7 @@ class LogWriter:
     def _deliver_spool(self) -> None:
         while data := self._spool.next_lines():
             entries = list(entries_of(data))
-            self._database.add_log_entries(entries)
+            self._database.application_log.add(entries)
             self.delivered += len(entries)
             self._spool.mark_delivered(len(data))
 
@@ -245,7 +245,7 @@ class LogWriter:
             with self._changed:
                 lines = list(self._waiting)
             entries = [LogEntry.from_line(line) for line in lines]
-            self._database.add_log_entries(entries)
+            self._database.application_log.add(entries)
             self.delivered += len(entries)
             self._forget(lines)
 

@@ -23,11 +23,11 @@ class StudyJournal(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append entries to the end."""
-        self._manager.append_study_log(self._study, logs)
+        self._manager.study_logs.append(self._study, logs)
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         """Return the entries from a number on, counted from 0."""
-        return self._manager.read_study_log(self._study, log_number_from)
+        return self._manager.study_logs.read(self._study, log_number_from)
 
 
 def study_storage(manager: DatabaseManager, study: str) -> JournalStorage:

@@ -60,5 +60,5 @@ def test_processes_append_and_read_at_once_without_gap_or_loss(
     with manager._database.reading() as connection:
         numbers = list(connection.scalars(select(StudyLogRow.number).order_by(StudyLogRow.number)))
     assert numbers == list(range(PROCESSES * ENTRIES))
-    entries = Counter((entry["process"], entry["number"]) for entry in manager.read_study_log("s"))
+    entries = Counter((entry["process"], entry["number"]) for entry in manager.study_logs.read("s"))
     assert len(entries) == PROCESSES * ENTRIES
