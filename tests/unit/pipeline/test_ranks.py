@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,30 +43,43 @@ def settings(tmp_path: Path) -> Settings:
     return settings_of_two_ranks(tmp_path)
 
 
-def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "tunetrail.pipeline.worker" in child.cmdline()]
+@dataclass(frozen=True)
+class RunningJob:
+    """A job that another process trains by two ranks."""
 
+    process: subprocess.Popen[str]
+    ranks: list[psutil.Process]
 
-def steps_until(process: subprocess.Popen[str], step: int) -> Iterator[int]:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("["):
-            seen = json.loads(line)[0]
-            yield seen
-            if seen >= step:
-                return
+    @classmethod
+    def after_step(cls, step: int, folder: Path) -> "RunningJob":
+        """Start the job of a folder and return after one of its steps."""
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", FIT_AND_TELL, str(folder)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        reports = (json.loads(line) for line in process.stdout if line.startswith("["))
+        assert any(reported_step >= step for reported_step, _ in reports)
 
+        children = psutil.Process(process.pid).children(recursive=True)
+        ranks = [child for child in children if "tunetrail.pipeline.worker" in child.cmdline()]
+        assert len(ranks) == 2
+        return cls(process, ranks)
 
-def follow(folder: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", FIT_AND_TELL, str(folder)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    def assert_failed(self, message: str) -> None:
+        """Wait for the end, and look for the message in the last line and for ranks that live."""
+        # By itself, gloo would wait for half an hour.
+        _, errors = self.process.communicate(timeout=240)
+        assert self.process.returncode == 1
+        last_line = errors.strip().splitlines()[-1]
+        assert last_line.startswith(f"tunetrail.errors.TrainingError: {message}"), last_line
+        self.assert_no_rank_lives()
+
+    def assert_no_rank_lives(self) -> None:
+        assert not any(rank.is_running() for rank in self.ranks)
 
 
 @dataclass(frozen=True)
@@ -209,23 +222,11 @@ def test_an_error_of_a_library_names_the_rank(settings: Settings, tmp_path: Path
 
 def test_a_killed_rank_ends_the_training(settings: Settings, tmp_path: Path) -> None:
     settings.embedding.training.num_epochs = 500
-    process = follow(write_job(tmp_path / "fit", settings))
-    assert list(steps_until(process, 3))[-1] >= 3
-    ranks = ranks_of(process)
+    job = RunningJob.after_step(3, write_job(tmp_path / "fit", settings))
 
-    ranks[1].kill()
-    # By itself, gloo would wait for half an hour.
-    _, errors = process.communicate(timeout=240)
+    job.ranks[1].kill()
 
-    assert process.returncode == 1
-    assert (
-        errors.strip()
-        .splitlines()[-1]
-        .startswith(
-            "tunetrail.errors.TrainingError: rank 1 was killed by SIGKILL, and the other ranks were"
-        )
-    )
-    assert not any(rank.is_running() for rank in ranks)
+    job.assert_failed("rank 1 was killed by SIGKILL, and the other ranks were")
 
 
 @pytest.mark.slow
@@ -233,18 +234,11 @@ def test_a_rank_that_hangs_ends_the_training(settings: Settings, tmp_path: Path)
     settings.embedding.training.num_epochs = 500
     # The ranks also wait so long for one another at the beginning.
     settings.trainer.exchange_timeout_minutes = 0.5
-    process = follow(write_job(tmp_path / "fit", settings))
-    assert list(steps_until(process, 3))[-1] >= 3
-    ranks = ranks_of(process)
+    job = RunningJob.after_step(3, write_job(tmp_path / "fit", settings))
 
-    ranks[1].suspend()
-    _, errors = process.communicate(timeout=240)
+    job.ranks[1].suspend()
 
-    assert process.returncode == 1
-    last_line = errors.strip().splitlines()[-1]
-    message = "tunetrail.errors.TrainingError: rank 1 took no part in an exchange for 0.5 minutes,"
-    assert last_line.startswith(message), last_line
-    assert not any(rank.is_running() for rank in ranks)
+    job.assert_failed("rank 1 took no part in an exchange for 0.5 minutes,")
 
 
 @pytest.mark.slow
@@ -256,15 +250,13 @@ def test_a_stopped_training_continues_where_it_was(
     training.batch_size, training.num_epochs = 2, 20
     whole, cut = write_job(tmp_path / "whole", settings), write_job(tmp_path / "cut", settings)
     expected = run_fit_job(whole)
-    process = follow(cut)
-    assert list(steps_until(process, 5))[-1] >= 5
-    ranks = ranks_of(process)
+    job = RunningJob.after_step(5, cut)
 
-    process.send_signal(signal_number)
-    process.communicate(timeout=60)
+    job.process.send_signal(signal_number)
+    job.process.communicate(timeout=60)
 
     assert not (cut / "result.json").exists()
-    assert not any(rank.is_running() for rank in ranks)
+    job.assert_no_rank_lives()
     assert (cut / "checkpoints" / "last.ckpt").exists()
     result = run_fit_job(cut)
     assert result["history"]["train/loss"] == expected["history"]["train/loss"]
@@ -275,16 +267,13 @@ def test_a_stopped_training_continues_where_it_was(
 def test_ranks_end_when_their_parent_is_killed(settings: Settings, tmp_path: Path) -> None:
     settings.embedding.training.num_epochs = 500
     folder = write_job(tmp_path / "fit", settings)
-    process = follow(folder)
-    assert list(steps_until(process, 3))[-1] >= 3
-    ranks = ranks_of(process)
-    assert len(ranks) == 2
+    job = RunningJob.after_step(3, folder)
 
-    process.kill()
+    job.process.kill()
 
-    _, alive = psutil.wait_procs(ranks, timeout=30)
+    _, alive = psutil.wait_procs(job.ranks, timeout=30)
     # The ranks have inherited the pipes.
-    process.communicate(timeout=30)
+    job.process.communicate(timeout=30)
     assert alive == []
     assert (folder / "checkpoints" / "last.ckpt").exists()
 
