@@ -23,8 +23,8 @@ from tunetrail.locks import file_lock
 logger = logging.getLogger(__name__)
 
 _LOCKS = "locks"
+# A result that was used more recently may be in use by another process and is never removed.
 _IN_USE_SECONDS = 3600.0
-"""A result that was used more recently may be in use by another process and is never removed."""
 
 
 @dataclass(frozen=True, kw_only=True)

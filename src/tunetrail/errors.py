@@ -14,10 +14,10 @@ from pathlib import Path
 
 from tunetrail.nearest_words import nearest_words
 
+# The disk has no room, or the user has used up a quota of it.
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-"""The disk has no room, or the user has used up a quota of it."""
+# Free bytes of a disk below which it counts as full.
 _LEAST_ROOM = 64 * 2**20
-"""Free bytes of a disk below which it counts as full."""
 
 
 class TunetrailError(Exception):

@@ -29,6 +29,7 @@ from tunetrail.stores.ledger import FORCED, MOVED, PROMOTED, REFUSED, ROLLED_BAC
 from tunetrail.stores.tables import now
 
 URL_VARIABLE, SECRET_VARIABLE = "TUNETRAIL_HOOK_URL", "TUNETRAIL_HOOK_SECRET"
+# The event of each decision of the ledger; the other decisions have none.
 _EVENTS = {
     PROMOTED: "root.moved",
     FORCED: "root.moved",
@@ -37,13 +38,12 @@ _EVENTS = {
     REFUSED: "candidate.refused",
     WAITING: "candidate.waiting",
 }
-"""The event of each decision of the ledger; the other decisions have none."""
 _RUN_FAILED = "run.failed"
 _FEWEST_CHARACTERS = 16
 _PREFIX = "whsec_"
 _REQUEST_SECONDS = 10.0
+# A process that dies in the middle of a request leaves the event to the others after that.
 _CLAIM_SECONDS = 60.0
-"""A process that dies in the middle of a request leaves the event to the others after that."""
 _MOST_SECONDS_BETWEEN_ATTEMPTS = 3600.0
 _MOST_AGE = timedelta(days=3)
 _SECONDS_AT_END = 10.0

@@ -13,8 +13,8 @@ from tunetrail.errors import TunetrailError
 
 MOST_SECONDS = 300.0
 """The longest wait for a lock, unless $TUNETRAIL_LOCK_SECONDS says otherwise."""
+# Shorter waits are normal when processes start together.
 _SILENT_SECONDS = 1.0
-"""Shorter waits are normal when processes start together."""
 _log = logging.getLogger(__name__)
 
 

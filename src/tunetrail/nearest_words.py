@@ -7,8 +7,8 @@ error, then whatever looks similar.
 import difflib
 from collections.abc import Iterable, Mapping
 
+# Letters of a word from which a single typing error still leaves it recognisable.
 _SHORTEST_TYPO = 3
-"""Letters of a word from which a single typing error still leaves it recognisable."""
 
 
 def nearest_words(

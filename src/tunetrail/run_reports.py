@@ -34,13 +34,13 @@ COMPARISON_ARTIFACT = "steps/comparison.json"
 FOLDER = REPORT_ARTIFACT.partition("/")[0]
 _SLICES, _EXAMPLES = "evaluation/slices.csv", "evaluation/examples.json"
 _ANSWERS, _TOKENS = "answers.json", "evaluation/tokens.json"
+# What a run of an older version lacks, in words.
 _MISSING = {
     ROWS_ARTIFACT: "the scores of each row, without which further metrics and the folds have no "
     "intervals",
     _SLICES: "slices",
     _EXAMPLES: "examples of fixed and broken rows",
 }
-"""What a run of an older version lacks, in words."""
 
 T = TypeVar("T")
 

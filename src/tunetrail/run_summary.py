@@ -24,8 +24,8 @@ from tunetrail.stores.shown_runs import RunReader, is_training_or_sweep
 
 REPORT = "report/report.html"
 _CONFIGURATION = "config.json"
+# What a run was asked to do, which the summary has anyway, and where the stores are.
 _NOT_SETTINGS = ("session_id", "model_type", "database", "tracking", *SET_BY_SWEEP)
-"""What a run was asked to do, which the summary has anyway, and where the stores are."""
 _SHOWN_RUNS = 3
 _ENDED_EARLY = ("failed", "interrupted", "killed")
 

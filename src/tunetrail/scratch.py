@@ -21,8 +21,8 @@ _NAME = re.compile(r"(?P<prefix>.*?-)(?P<host>.+)-(?P<pid>\d+)-(?P<started>\d+)-
 # Earlier versions gave no process in the name, but none of them wrote for a day.
 _NAMELESS = re.compile(r"\.(writing|converting)-[a-z0-9_]{8}")
 _NAMELESS_SECONDS = 24 * 60 * 60
+# Seconds; a corrected system clock shifts the start times that the kernel reports.
 _CLOCK_TOLERANCE = 2.0
-"""Seconds; a corrected system clock shifts the start times that the kernel reports."""
 
 
 def scratch_prefix(prefix: str) -> str:

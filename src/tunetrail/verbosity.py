@@ -22,12 +22,13 @@ WARNINGS, PROGRESS, LIBRARIES = 0, 1, 2
 _LEVELS = {WARNINGS: logging.WARNING, PROGRESS: logging.INFO, LIBRARIES: logging.DEBUG}
 _LINE, _TIME = "%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"
 
+# The module that shows a bar whenever weights are loaded, and the variable that it reads.
 _BARS, _BARS_VARIABLE = "transformers.utils.logging", "HF_HUB_DISABLE_PROGRESS_BARS"
-"""The module that shows a bar whenever weights are loaded, and the variable that it reads."""
 
+# The level of what torch's own C++ logs, which it reads when it is imported.
 _TORCH_VARIABLE = "TORCH_CPP_LOG_LEVEL"
-"""The level of what torch's own C++ logs, which it reads when it is imported."""
 
+# Environment variables of libraries.
 _QUIET_SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # It would print the address of each run, of folds as well; the last line names the run's.
@@ -38,9 +39,9 @@ _QUIET_SETTINGS = {
     # It prints the stack of each connection that is lost, and then raises the error anyway.
     _TORCH_VARIABLE: "ERROR",
 }
-"""Environment variables of libraries."""
+# The variables that users know: they stay if they are set.
 _KEPT_IF_SET = (_BARS_VARIABLE, "TOKENIZERS_PARALLELISM", _TORCH_VARIABLE)
-"""The variables that users know: they stay if they are set."""
+# The level from which the lines of libraries are of use to somebody who trains.
 _QUIET_LEVELS = {
     **dict.fromkeys(
         ("mlflow", "sentence_transformers", "alembic", "httpx", "huggingface_hub"), logging.WARNING
@@ -52,7 +53,6 @@ _QUIET_LEVELS = {
     # It prints the traceback of every database error, and then raises the error anyway.
     "mlflow.store.db.utils": logging.CRITICAL,
 }
-"""The level from which the lines of libraries are of use to somebody who trains."""
 
 
 def verbosity() -> int:

@@ -28,11 +28,11 @@ from tunetrail.errors import TunetrailError, UserError, did_you_mean
 from tunetrail.extensions import FORMATS
 from tunetrail.samples import is_sample_kind, sample_kinds
 
+# Time in which a destructor that a signal has interrupted ends.
 _DESTRUCTOR_SECONDS = 0.05
-"""Time in which a destructor that a signal has interrupted ends."""
 
+# No kind of sample: conversations are turned into samples of both kinds.
 _CONVERSATION = "conversation"
-"""No kind of sample: conversations are turned into samples of both kinds."""
 
 _COMMANDS = (
     "train",
@@ -59,8 +59,8 @@ _COMMANDS = (
     "demo",
     "ui",
 )
+# Not for people: the launchers of sweeps and the completion of shells call them.
 _INTERNAL = ("job", "complete")
-"""Not for people: the launchers of sweeps and the completion of shells call them."""
 
 _USAGE = """\
 usage: tunetrail COMMAND [ARGUMENT ...] [--json] [--quiet] [--debug] [--version]

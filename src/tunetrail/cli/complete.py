@@ -19,21 +19,22 @@ from tunetrail.samples import sample_kinds
 from tunetrail.stores.quick_names import quick_names
 
 _BASH, _ZSH, _FISH = SHELLS = ("bash", "zsh", "fish")
+# Characters of what is said about a candidate.
 _LONGEST = 80
-"""Characters of what is said about a candidate."""
 _HYDRA_OPTIONS = {
     "--help": "explain the command, or the keys next to it",
     "--cfg": "print the composed configuration",
     "-m": "sweep over comma-separated values",
     "--debug": "show tracebacks",
 }
+# Commands that take a run, by the kind of names that they take, and their options.
 _CONTINUED = {
     "resume": ("resumable", ("--last", "--force")),
     "repro": ("runs", ("--force", "--json")),
 }
-"""Commands that take a run, by the kind of names that they take, and their options."""
+# What can be changed of a run.
 _CHANGEABLE = ("database", "tracking", "model_dir")
-"""What can be changed of a run."""
+# The names that the arguments of a command are, by the kinds of `stores.quick_names`.
 _POSITIONALS = {
     "root log": "families",
     "root show": "versions",
@@ -49,7 +50,6 @@ _POSITIONALS = {
     "show": "runs versions",
     "watch": "sessions",
 }
-"""The names that the arguments of a command are, by the kinds of `stores.quick_names`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +266,7 @@ def _kinds(url: str) -> Iterator[Candidate]:
     yield from (Candidate(word=str(kind)) for kind in (*sample_kinds(), "conversation"))
 
 
+# What follows an option, given the database.
 _VALUES_OF_OPTIONS: dict[str, Callable[[str], Iterator[Candidate]]] = {
     "--session": lambda url: _names(url, "sessions"),
     "--kind": _kinds,
@@ -273,4 +274,3 @@ _VALUES_OF_OPTIONS: dict[str, Callable[[str], Iterator[Candidate]]] = {
     "-c": lambda url: (Candidate(word=word) for word in ("job", "hydra", "all")),
     "--model-type": lambda url: (Candidate(word=word) for word in _model_types()),
 }
-"""What follows an option, given the database."""

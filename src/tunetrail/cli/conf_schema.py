@@ -19,8 +19,8 @@ from tunetrail.errors import ConfigError, UserError
 from tunetrail.extensions import ExtensionPoint
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
+# A reference to another key or to the environment, which may stand for any value.
 _INTERPOLATION = {"type": "string", "pattern": r"\$\{"}
-"""A reference to another key or to the environment, which may stand for any value."""
 _TYPES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
 

@@ -33,8 +33,8 @@ examples:
   tunetrail config --json model_type=llm
   tunetrail config --schema > schema.json   # for editors, see docs/configuration.md"""
 
+# Characters to which the column of origins is moved at most.
 _WIDEST = 60
-"""Characters to which the column of origins is moved at most."""
 
 
 def config(arguments: list[str]) -> int:

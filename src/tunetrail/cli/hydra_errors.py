@@ -10,6 +10,7 @@ from tunetrail.config.synonyms import words_of
 from tunetrail.errors import ConfigError, did_you_mean, one_line
 
 NO_SESSION = "session_id must be given, as in session_id=ID. `tunetrail sessions` lists them."
+# The environment variables that conf/ reads: the group, the key that it sets, and an example.
 _VARIABLES = {
     "MLFLOW_TRACKING_URI": ("tracking=server", "tracking.uri", "http://HOST:5000"),
     "TUNETRAIL_DATABASE_URL": (
@@ -18,7 +19,6 @@ _VARIABLES = {
         "postgresql+psycopg://USER:PASSWORD@HOST/NAME",
     ),
 }
-"""The environment variables that conf/ reads: the group, the key that it sets, and an example."""
 
 
 @contextlib.contextmanager

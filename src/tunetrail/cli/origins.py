@@ -16,8 +16,8 @@ from tunetrail.config.keys import Setting, all_settings
 from tunetrail.paths import conf_dir, shown_uri
 
 _SCHEMA = "train_schema"
+# Keys whose values may hold a password.
 _ADDRESSES = ("database.url", "tracking.uri", "tracking.artifacts")
-"""Keys whose values may hold a password."""
 _VARIABLE = re.compile(r"\$\{oc\.env:(\w+)")
 
 

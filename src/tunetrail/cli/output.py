@@ -17,8 +17,8 @@ from tunetrail.verbosity import WARNINGS, saying
 _JSON, _QUIET = "--json", "--quiet"
 COMMON_OPTIONS = (_JSON, _QUIET)
 """The options that every command has."""
+# Commands that programs call: what they print is for these programs.
 _INTERNAL = ("job", "complete")
-"""Commands that programs call: what they print is for these programs."""
 _JSON_STREAM: ContextVar[TextIO | None] = ContextVar("json_stream", default=None)
 
 HELP = [

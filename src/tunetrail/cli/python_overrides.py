@@ -23,8 +23,8 @@ from tunetrail.config import TrainRequest
 from tunetrail.errors import ConfigError
 from tunetrail.verbosity import changed_environment
 
+# A text without a character that means something in Hydra's grammar.
 _WORD = re.compile(r"[\w./@+-]+", re.ASCII)
-"""A text without a character that means something in Hydra's grammar."""
 
 
 def compose_request(overrides: Sequence[str], *, defaults: Sequence[str] = ()) -> TrainRequest:

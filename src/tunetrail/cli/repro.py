@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from tunetrail.pipeline.reproduction import FamilyReproduction, Reproduction
 
+# Sections that say where the run is; everything else is the run's own.
 _STORES = ("database", "tracking")
-"""Sections that say where the run is; everything else is the run's own."""
 _FORCE = "--force"
 _SHOWN_ROWS = 10
 _SHOWN_DIGITS = 16

@@ -21,8 +21,8 @@ _NOTHING = (
     "no run can be resumed: every run of this database has succeeded, is running, or has lost its "
     "folder below output_dir."
 )
+# Sections and keys on which nothing that a run learns depends.
 _CHANGEABLE = ("database", "tracking", "model_dir")
-"""Sections and keys on which nothing that a run learns depends."""
 _FORCE, _LAST = "--force", "--last"
 _SHOWN_CHARACTERS = 8
 

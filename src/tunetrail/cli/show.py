@@ -39,8 +39,8 @@ examples:
   tunetrail show 0f8fad5b --json"""
 
 _SHOWN_METRICS = 8
+# Characters of each column of a row that are shown.
 _SHOWN_CHARACTERS = 100
-"""Characters of each column of a row that are shown."""
 
 
 def show(arguments: list[str]) -> int:

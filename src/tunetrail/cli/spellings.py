@@ -18,6 +18,7 @@ PARSED_COMPOSED = ("config",)
 PARSED_BELOW_MAIN = ("ingest", "sessions")
 """Commands whose options the command line itself parses."""
 
+# The key that says the same as an option.
 _KEYS = {
     "--session": "session_id",
     "--session-id": "session_id",
@@ -28,7 +29,6 @@ _KEYS = {
     "--model-dir": "model_dir",
     "--output-dir": "output_dir",
 }
-"""The key that says the same as an option."""
 _OPTIONS = {key: option for option, key in reversed(_KEYS.items())}
 _HYDRA_OPTION = re.compile(
     r"-(h|c|p|r|m|sc|cp|cn|cd|i)(=.*)?$|--(help|hydra-help|version|cfg|resolve|package|run"

@@ -25,10 +25,10 @@ from tunetrail.errors import ConfigError
 TextKeys = dict[str, bool]
 """Every key that holds a text or a list of texts, and whether it may be null."""
 
+# A value that stands alone, between commas or within brackets; quoted or not.
 _SCALAR = re.compile(
     r"""(?P<quote>['"])(?:\\.|(?!(?P=quote)).)*(?P=quote)|(?:\\.|[^,()\[\]'"\\])+"""
 )
-"""A value that stands alone, between commas or within brackets; quoted or not."""
 _PARSER = OverridesParser.create()
 
 
@@ -168,8 +168,8 @@ class TypedFileSource(FileConfigSource):
                 config[position] = swept.partition("=")[2]
 
 
+# The parts of Hydra's own configuration that an experiment may set.
 _OF_HYDRA = ("sweeper", "launcher")
-"""The parts of Hydra's own configuration that an experiment may set."""
 
 
 def _check_hydra_part(file: str, result: ConfigResult) -> None:

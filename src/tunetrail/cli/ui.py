@@ -11,8 +11,8 @@ from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_experiment, add_uri
 from tunetrail.errors import UserError
 
+# Options of MLflow's web server: a line for each picture of a page helps nobody.
 _QUIET = "--log-level warning"
-"""Options of MLflow's web server: a line for each picture of a page helps nobody."""
 
 
 def ui(arguments: Sequence[str]) -> int:

@@ -7,8 +7,8 @@ from tunetrail.cli.conf_groups import shadowed_experiments
 from tunetrail.config import MODEL_SECTIONS, TrainRequest
 
 _log = logging.getLogger(__name__)
+# Augmentation methods for which one model helps to train the other one.
 _WRITERS = {"generated_query", "paraphrase"}
-"""Augmentation methods for which one model helps to train the other one."""
 
 
 def warn_of_unused(request: TrainRequest, overrides: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from tunetrail.errors import ConfigError
 
+# The types of values that a configuration can hold, in words.
 _TYPE_WORDS: dict[Any, str] = {
     bool: "true or false",
     int: "an integer",
@@ -16,7 +17,6 @@ _TYPE_WORDS: dict[Any, str] = {
     dict: "a mapping",
     type(None): "null",
 }
-"""The types of values that a configuration can hold, in words."""
 
 
 def check_type(key: str, value: Any, hint: Any) -> None:

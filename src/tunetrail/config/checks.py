@@ -12,9 +12,9 @@ from tunetrail.config.synonyms import words_of
 from tunetrail.errors import ConfigError, did_you_mean
 from tunetrail.extensions import ExtensionPoint
 
-# Without a leading dot or dash: neither a hidden file, nor `..`, nor an option of a command.
+# The longest name of a file that usual file systems keep.
 _NAME_BYTES = 255
-"""The longest name of a file that usual file systems keep."""
+# Without a leading dot or dash: neither a hidden file, nor `..`, nor an option of a command.
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 

@@ -9,8 +9,8 @@ from tunetrail.config.synonyms import KEYS
 from tunetrail.nearest_words import is_single_typo, nearest_words
 
 _MOST_SHOWN = 3
+# Letters from which a synonym with a typing error isn't some other word.
 _LONG = 5
-"""Letters from which a synonym with a typing error isn't some other word."""
 
 
 def is_known_key(key: str, groups: Collection[str] = ()) -> bool:

@@ -19,8 +19,8 @@ from tunetrail.extensions import ExtensionPoint
 
 SEARCH_SECTION = "hydra.sweeper"
 _TYPE_NAMES = {int: "integer", float: "number", str: "text", bool: "true or false"}
+# Choices up to which a text of allowed values lists them all.
 _MOST_CHOICES = 8
-"""Choices up to which a text of allowed values lists them all."""
 
 
 @dataclass(frozen=True, kw_only=True)

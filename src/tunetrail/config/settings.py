@@ -64,8 +64,8 @@ MODEL_SECTIONS = ("embedding", "llm")
 
 _Section = TypeVar("_Section")
 
+# Of a session: rows are repeated, so that a larger one would only take more time.
 _LARGEST_WEIGHT = 10
-"""Of a session: rows are repeated, so that a larger one would only take more time."""
 
 
 @dataclass(kw_only=True)
@@ -234,14 +234,15 @@ class TrainRequest(Settings):
     """What `tunetrail watch` waits for."""
 
 
+# The section, the setting and the type that each key of `pipeline_config` stands for.
 _PIPELINE_KEYS: dict[str, tuple[tuple[str, ...], str, type]] = {
     "output_dir": ((), "output_dir", str),
     "n_splits": (("cross_validation",), "n_splits", int),
     "random_state": ((), "seed", int),
     "models_root_dir": ((), "model_dir", str),
 }
-"""The section, the setting and the type that each key of `pipeline_config` stands for."""
 
+# The type of each key of `training_config`; the keys are fields of `TrainingConfig`.
 _TRAINING_KEYS: dict[str, type] = {
     "batch_size": int,
     "learning_rate": float,
@@ -253,10 +254,9 @@ _TRAINING_KEYS: dict[str, type] = {
     "early_stopping_patience": int,
     "logging_steps": int,
 }
-"""The type of each key of `training_config`; the keys are fields of `TrainingConfig`."""
 
+# Keys that may also be `auto`.
 _SEARCHED_KEYS = ("batch_size", "learning_rate")
-"""Keys that may also be `auto`."""
 
 _Config = TypeVar("_Config")
 

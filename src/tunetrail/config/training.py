@@ -29,6 +29,7 @@ START = one_of("root", BASE)
 
 # A setting without effect is no error: a sweep over optimizers may set the constants of them all.
 _ADAM = ("optimizer.name", ("adamw", "adam"))
+# Settings that only have an effect with some values of another setting, by key.
 _EFFECTIVE_WITH = {
     "optimizer.beta1": _ADAM,
     "optimizer.beta2": _ADAM,
@@ -38,9 +39,8 @@ _EFFECTIVE_WITH = {
     "averaging.start": ("averaging.kind", ("swa",)),
     "decay_ratio": ("schedule", ("wsd",)),
 }
-"""Settings that only have an effect with some values of another setting, by key."""
+# Learning rates by optimizer above which a fine-tuning rather destroys the weights.
 _HIGHEST_USUAL_RATES = {"adamw": 0.01, "adam": 0.01, "adafactor": 0.1, "sgd": 0.5}
-"""Learning rates by optimizer above which a fine-tuning rather destroys the weights."""
 
 
 def _is_auto_or_count(value: object) -> bool:

@@ -17,8 +17,8 @@ from tunetrail.config.checks import (
 )
 from tunetrail.errors import ConfigError
 
+# Checks of a whole session: they name no rows that could be set aside.
 _SESSION_CHECKS = ("labels.imbalance", "drift.length", "drift.vocabulary", "drift.embedding")
-"""Checks of a whole session: they name no rows that could be set aside."""
 
 
 @dataclass(kw_only=True)

@@ -12,8 +12,8 @@ from tunetrail.data.rows import content_text, records_of, set_aside_frame
 from tunetrail.data.texts.sentences import truncated
 from tunetrail.samples import shape_named
 
+# Records tokenised at once: a tokenizer's result is many times as large as the text.
 _AT_ONCE = 1000
-"""Records tokenised at once: a tokenizer's result is many times as large as the text."""
 
 
 class TokenCounter(Protocol):

@@ -19,6 +19,7 @@ from tunetrail.samples import (
 )
 from tunetrail.samples.messages import without_absent
 
+# Arrow types of the columns that steps add; other columns have the type of their values.
 _TYPES = {
     "row_id": pa.int64(),
     "shape": pa.string(),
@@ -27,7 +28,6 @@ _TYPES = {
     "token_count": pa.int32(),
     "characters": pa.int32(),
 }
-"""Arrow types of the columns that steps add; other columns have the type of their values."""
 _TURNS = pa.list_(
     pa.struct(
         [
@@ -40,6 +40,7 @@ _TURNS = pa.list_(
         ]
     )
 )
+# Arrow types by type of column; values of all other types are text.
 _TYPES_OF_VALUES = {
     ColumnType.NUMBER: pa.float64(),
     ColumnType.WEIGHT: pa.float64(),
@@ -48,7 +49,6 @@ _TYPES_OF_VALUES = {
     ColumnType.MESSAGES: _TURNS,
     ColumnType.TURNS: _TURNS,
 }
-"""Arrow types by type of column; values of all other types are text."""
 _INTEGER_COLUMNS = ("row_id", "token_count", "characters")
 _GROUP_ROWS = 10_000
 

@@ -38,8 +38,8 @@ SET_ASIDE_COLUMNS = ("row_id", "step", "reason", "before", "after")
 SESSION_COLUMN = "session"
 """Column with the session of a row, in frames with rows of several sessions."""
 
+# Characters of a row in a set-aside frame; the database holds the whole row.
 _SHOWN_CHARACTERS = 20_000
-"""Characters of a row in a set-aside frame; the database holds the whole row."""
 
 
 def content_columns(rows: pd.DataFrame) -> list[str]:

@@ -19,12 +19,12 @@ from tunetrail.errors import SampleError
 
 SIDES = ("train", "validation", "test")
 
+# Share of the rows above which a cluster is large: on a held-out side it would outweigh others.
 _LARGE_SHARE = 0.01
-"""Share of the rows above which a cluster is large: on a held-out side it would outweigh others."""
+# The same in rows, since 1 % of a small session is an ordinary cluster.
 _LARGE_ROWS = 10
-"""The same in rows, since 1 % of a small session is an ordinary cluster."""
+# Share of the rows from which large clusters are worth a warning.
 _NOTABLE_SHARE = 0.1
-"""Share of the rows from which large clusters are worth a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)

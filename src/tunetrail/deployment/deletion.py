@@ -21,8 +21,8 @@ from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 from tunetrail.stores.tracked_runs import CLEANED_TAG
 from tunetrail.stores.tracking import Tracker, tracking_errors
 
+# Artifacts of a run that stay: what was tried and what came of it, in some kilobytes.
 _KEPT_ARTIFACTS = (CONFIGURATION, "results.json")
-"""Artifacts of a run that stay: what was tried and what came of it, in some kilobytes."""
 _MODEL_ID = re.compile(r"(?:^|/)(m-[0-9a-f]{32})(?:/|$)")
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 

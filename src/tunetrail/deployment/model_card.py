@@ -27,11 +27,11 @@ _PURPOSES = {
     "that belong together get similar vectors.",
     "llm": "It writes texts, as in the samples that it has learnt from.",
 }
+# The library and the task by which the hub sorts models.
 _HUB_NAMES = {
     "embedding": ("sentence-transformers", "sentence-similarity"),
     "llm": ("transformers", "text-generation"),
 }
-"""The library and the task by which the hub sorts models."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,8 @@ from tunetrail.stores.ledger import version_in_words
 from tunetrail.stores.tracking import Tracker, tracking_errors
 
 ROOT = "root"
+# MLflow answers with either code if there is no model, no version or no alias.
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""MLflow answers with either code if there is no model, no version or no alias."""
 
 
 class RootMovedError(DeploymentError):

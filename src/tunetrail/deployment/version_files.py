@@ -19,10 +19,10 @@ from tunetrail.errors import DeploymentError, ModelError
 from tunetrail.learning.models.folders import check_plain_files
 from tunetrail.scratch import scratch_folder
 
+# Folders in which MLflow's flavors keep what the usual libraries load as one plain folder.
 _MODEL_FOLDERS = ("model.sentence_transformer", "model", "components/tokenizer")
-"""Folders in which MLflow's flavors keep what the usual libraries load as one plain folder."""
+# Pages that MLflow's libraries write on their own next to the model.
 _PAGES = ("README.md",)
-"""Pages that MLflow's libraries write on their own next to the model."""
 
 
 @contextlib.contextmanager

@@ -11,10 +11,10 @@ from sklearn.neighbors import KNeighborsClassifier
 
 Array = npt.NDArray[Any]
 
+# Documents that vote for the label of a query.
 _NEIGHBOURS = 10
-"""Documents that vote for the label of a query."""
+# Steps of the probe's optimiser, as in MTEB: more of them hardly change what is predicted.
 _PROBE_ITERATIONS = 100
-"""Steps of the probe's optimiser, as in MTEB: more of them hardly change what is predicted."""
 
 
 def nearest_neighbour_codes(documents: Array, codes: Array, queries: Array) -> Array:

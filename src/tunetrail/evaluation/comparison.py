@@ -24,8 +24,8 @@ from tunetrail.reporting.readable import counted, shown_interval
 POWER = 0.8
 """Probability with which the smallest detectable gain would be found."""
 
+# Share of a metric's weight from which a single row is worth a warning.
 _HEAVY_SHARE = 0.1
-"""Share of a metric's weight from which a single row is worth a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Pairs that are drawn: those of ten models.
 _MOST_PAIRS = 45
-"""Pairs that are drawn: those of ten models."""
+# Characters of each of the two names of a pair.
 _PAIR_CHARACTERS = 16
-"""Characters of each of the two names of a pair."""
+# Height of a line with a model's name, in inches.
 _STEP = 0.24
-"""Height of a line with a model's name, in inches."""
 
 
 def comparison_pictures(comparison: ModelComparison) -> dict[str, bytes]:

@@ -225,6 +225,7 @@ def _equals_one(column: str) -> Callable[[pd.DataFrame, str], Array]:
     return lambda table, model: np.asarray(table[model + column] == 1.0)
 
 
+# The first whose column the rows have is taken.
 _RULES = (
     _Rule(
         column=PREDICTED_LABEL, words="its predicted label is its label", is_right=_predicts_label
@@ -241,7 +242,6 @@ _RULES = (
         is_right=_equals_one("preference_accuracy"),
     ),
 )
-"""The first whose column the rows have is taken."""
 
 
 def _by_change(table: pd.DataFrame, *, ascending: bool) -> pd.DataFrame:

@@ -28,6 +28,7 @@ TEST, FOLD = "test", "fold"
 CANDIDATE, REFERENCE = "", "reference_"
 """Prefixes of the columns of both models: the candidate, and the version to beat or the base."""
 
+# The first columns of the file, which are always there, and their types.
 _IDENTITY = {
     "side": pa.string(),
     "fold": pa.int64(),
@@ -35,7 +36,6 @@ _IDENTITY = {
     "text_hash": pa.string(),
     "cluster": pa.string(),
 }
-"""The first columns of the file, which are always there, and their types."""
 _METADATA_KEY = b"tunetrail"
 
 

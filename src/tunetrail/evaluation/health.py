@@ -10,12 +10,12 @@ from tunetrail.evaluation.metric import Array, Floats, Needs
 from tunetrail.evaluation.metrics import TIE
 from tunetrail.evaluation.scores import Scores
 
+# Vectors compared with one another; more of them are compared in chunks of this size.
 _CHUNK = 2_000
-"""Vectors compared with one another; more of them are compared in chunks of this size."""
 HEALTH_METRICS = {"gaussian_potential": "uniformity", "log_effective_rank": "effective_rank"}
 """The metric that follows from each of the values of `health_values`."""
+# Examples whose vectors are examined for collapse; of more, a fixed sample of as many.
 _MOST_EXAMPLES = 10_000
-"""Examples whose vectors are examined for collapse; of more, a fixed sample of as many."""
 
 
 def with_pair_health(

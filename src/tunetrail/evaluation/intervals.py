@@ -24,12 +24,12 @@ from tunetrail.evaluation.share_intervals import (
     effective_clusters,
 )
 
+# Clusters that are drawn one by one; of more, random groups of clusters are drawn.
 _MOST_CLUSTERS = 5_000
-"""Clusters that are drawn one by one; of more, random groups of clusters are drawn."""
+# Clusters with a positive pair, and with a negative one, below which intervals miss too often.
 _LEAST_OF_CLASS = 20
-"""Clusters with a positive pair, and with a negative one, below which intervals miss too often."""
+# Enough for the mean of what a threshold flatters: Efron (1983) takes 200.
 _OPTIMISM_RESAMPLES = 400
-"""Enough for the mean of what a threshold flatters: Efron (1983) takes 200."""
 
 
 def metric_intervals(

@@ -8,8 +8,8 @@ from tunetrail.errors import SampleError
 from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.scores import Scores, check_equal, check_finite, scores_from
 
+# Difference in nats per token below which float32 leaves open which answer is likelier.
 _TIE = 1e-6
-"""Difference in nats per token below which float32 leaves open which answer is likelier."""
 
 
 def language_scores(

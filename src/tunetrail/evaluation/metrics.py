@@ -40,8 +40,8 @@ ANSWER_SHARES = ("exact_match", "pattern_match", "schema_match")
 TIE = 1e-6
 """Cosines that differ by less are equal: rounding must not order documents."""
 
+# exp(709) is near the largest double: JSON and MLflow's plots can't hold infinity.
 _LARGEST_EXPONENT = 709.0
-"""exp(709) is near the largest double: JSON and MLflow's plots can't hold infinity."""
 
 
 def metric_named(name: str) -> Metric:
@@ -139,6 +139,7 @@ def _log_rank_columns(values: Values) -> Floats:
     return np.stack([np.nan_to_num(log_ranks), ~np.isnan(log_ranks)])
 
 
+# Labels of the measures of a ranking, each of which has any cutoff: `ndcg_at_10` is nDCG@10.
 _RANKING_LABELS = {
     "ndcg": "nDCG",
     "mrr": "MRR",
@@ -146,7 +147,6 @@ _RANKING_LABELS = {
     "recall": "recall",
     "precision": "precision",
 }
-"""Labels of the measures of a ranking, each of which has any cutoff: `ndcg_at_10` is nDCG@10."""
 _RANKING_NAME = re.compile(rf"({'|'.join(_RANKING_LABELS)})_at_[1-9][0-9]*")
 
 CUTOFFS = (1, 5, 10)

@@ -28,8 +28,8 @@ from tunetrail.evaluation.thresholds import (
     optimism_of_counts,
 )
 
+# Pairs above which resamples of average precision and Spearman are computed to first order.
 _MANY_PAIRS = 5_000
-"""Pairs above which resamples of average precision and Spearman are computed to first order."""
 
 
 def _spearman(values: Values, indices: Array) -> Floats:

@@ -20,8 +20,8 @@ PREDICTED_LABEL = "predicted_label"
 """Name of a per-example value: the most common label among the query's nearest documents."""
 
 _PRIMARY_CUTOFF = 10
+# Similarities held in memory at a time.
 _CELLS_AT_ONCE = 4_000_000
-"""Similarities held in memory at a time."""
 
 
 def retrieval_scores(

@@ -17,12 +17,12 @@ Floats = npt.NDArray[np.float64]
 Moments = tuple[Floats, Floats, Floats]
 """Sum of products and both sums of squares of centred ranks, each [resamples]."""
 
+# Ranks held at a time: few enough for the processor's cache.
 _CELLS_AT_ONCE = 800_000
-"""Ranks held at a time: few enough for the processor's cache."""
+# Resamples side by side even of many rows: numpy copies 32 bytes at a time fast.
 _LEAST_HEIGHT = 8
-"""Resamples side by side even of many rows: numpy copies 32 bytes at a time fast."""
+# Strips of rows that are added up at the same time, as a plain sum waits for row after row.
 _STRIPS = 64
-"""Strips of rows that are added up at the same time, as a plain sum waits for row after row."""
 
 
 def rank_moments(first: Array, second: Array, cluster_of: Array) -> Callable[[Array], Moments]:

@@ -11,12 +11,12 @@ from tunetrail.evaluation.metric import Array, Floats
 from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.scores import Scores
 
+# Counts of drawn clusters held at a time: few enough for the processor's cache.
 _CELLS_AT_ONCE = 300_000
-"""Counts of drawn clusters held at a time: few enough for the processor's cache."""
+# Resamples drawn at a time even of many clusters: ranks are counted for eight at once.
 _LEAST_HEIGHT = 8
-"""Resamples drawn at a time even of many clusters: ranks are counted for eight at once."""
+# Share of what changed in a cluster below which its changes cancel out.
 _ROUNDING = 1e-9
-"""Share of what changed in a cluster below which its changes cancel out."""
 
 
 def least_differing(confidence: float) -> int:

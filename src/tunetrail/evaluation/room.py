@@ -6,8 +6,8 @@ from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.resampling import least_differing
 from tunetrail.evaluation.scores import Scores
 
+# Distance to the best value below which an example counts as perfect: that of float32.
 _ROUNDING = 1e-6
-"""Distance to the best value below which an example counts as perfect: that of float32."""
 
 
 def lack_of_room(scores: Scores, confidence: float) -> str | None:

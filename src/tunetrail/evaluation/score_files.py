@@ -12,8 +12,8 @@ from tunetrail.evaluation.scores import Scores
 from tunetrail.paths import replacing_file
 
 _METADATA_KEY = b"tunetrail.scores"
+# The columns of the file that say which row an example is, by their name in `Scores`.
 _IDENTITY = {"row_ids": "row_id", "clusters": "cluster"}
-"""The columns of the file that say which row an example is, by their name in `Scores`."""
 
 
 def write_scores(scores: Scores, path: Path) -> None:

@@ -12,9 +12,9 @@ from tunetrail.evaluation.metrics import CUTOFFS
 from tunetrail.evaluation.scores import Scores
 from tunetrail.evaluation.shape_scorers import SCORERS, Encode, Record, ScoringTask
 
+# Metrics that don't choose weights: a regression takes long, and a collapsed model has the best
+# alignment.
 _UNMONITORED = ("probe_accuracy", "alignment", *HEALTH_METRICS.values())
-"""Metrics that don't choose weights: a regression takes long, and a collapsed model has the best
-alignment."""
 
 
 def score_embedding(

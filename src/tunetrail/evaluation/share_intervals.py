@@ -7,8 +7,8 @@ from scipy.stats import norm, t
 
 from tunetrail.evaluation.metric import Array, Floats
 
+# Differences of shares that come from rounding.
 _ROUNDING = 1e-12
-"""Differences of shares that come from rounding."""
 
 
 class Interval(NamedTuple):

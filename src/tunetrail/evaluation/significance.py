@@ -15,10 +15,10 @@ from tunetrail.evaluation.metrics import metric_named
 from tunetrail.evaluation.resampling import cluster_index
 from tunetrail.evaluation.scores import Scores
 
+# Swaps of examples held at a time: few enough for the processor's cache.
 _CELLS_AT_ONCE = 300_000
-"""Swaps of examples held at a time: few enough for the processor's cache."""
+# Share of the largest difference within which two differences count as equal.
 _ROUNDING = 1e-9
-"""Share of the largest difference within which two differences count as equal."""
 
 
 def permutation_p_value(

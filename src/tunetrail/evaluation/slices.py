@@ -53,16 +53,16 @@ EMBEDDING_CLUSTER = "embedding_cluster"
 
 _ATTRIBUTES = ("characters", "language", "label", "group", EMBEDDING_CLUSTER)
 _QUANTILES = 4
+# Slices of one attribute, the largest ones: a column of many values divides into crumbs.
 _MOST_VALUES = 50
-"""Slices of one attribute, the largest ones: a column of many values divides into crumbs."""
 _MOST_EMBEDDING_CLUSTERS = 10
 _MOST_ROWS_AT_ONCE = 10_000
+# Up to this many different numbers are categories; more are divided by quantiles.
 _FEW_NUMBERS = 8
-"""Up to this many different numbers are categories; more are divided by quantiles."""
+# With 2,000, a bound at 2.5 % rests on 50 resamples; 500 tell a standard error to 3 %.
 _RESAMPLES, _FEWEST_RESAMPLES = 2000, 500
-"""With 2,000, a bound at 2.5 % rests on 50 resamples; 500 tell a standard error to 3 %."""
+# Clusters times resamples from which fewer resamples are drawn: seconds for 100,000 rows.
 _MOST_CELLS = 50_000_000
-"""Clusters times resamples from which fewer resamples are drawn: seconds for 100,000 rows."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,8 +36,8 @@ from tunetrail.learning.training.strategy import build_strategy, cluster_environ
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.reporting.progress import console_settings, rich_console_kept
 
+# A curve of fewer points shows no course; more steps would hide what happens within them.
 _FEWEST_REPORTS, _MOST_STEPS_PER_REPORT = 20, 10
-"""A curve of fewer points shows no course; more steps would hide what happens within them."""
 
 
 class Attempt:

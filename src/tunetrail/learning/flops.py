@@ -10,8 +10,8 @@ from torch import nn
 
 from tunetrail.learning.cpu_layers.linear import linear
 
+# Rows and columns of the matrices. A GPU is done with small ones before the next one is there.
 _PEAK_SIZE, _PEAK_SIZE_GPU = 2048, 8192
-"""Rows and columns of the matrices. A GPU is done with small ones before the next one is there."""
 _PEAK_SECONDS = 0.25
 
 

@@ -7,8 +7,8 @@ import torch
 
 from tunetrail.errors import BrokenModelError, TunetrailError, one_line
 
+# What a file that can't be mapped, oneDNN and C++ report; Lightning recognises the rest.
 _FULL = ("Cannot allocate memory", "could not create a primitive", "std::bad_alloc")
-"""What a file that can't be mapped, oneDNN and C++ report; Lightning recognises the rest."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -25,8 +25,8 @@ _FIELD = "evaluation.corpus_file"
 RANKED_SHAPES = ("pair", "text")
 """Shapes whose documents need no label, so that any text can be one."""
 
+# The columns of a corpus whose texts are ranked.
 _COLUMNS = ("anchor", "positive", "negative", "text")
-"""The columns of a corpus whose texts are ranked."""
 
 
 def with_documents(rows: pd.DataFrame, documents: Sequence[str]) -> pd.DataFrame:

@@ -32,6 +32,7 @@ from tunetrail.reporting.charts import png
 
 SLICES, CONFUSIONS, EXAMPLES = "slices.csv", "confusions.csv", "examples.json"
 TOKENS = "tokens.json"
+# Columns of example rows that tell what a model did with a row.
 _OUTCOME_COLUMNS = (
     "label",
     PREDICTED_LABEL,
@@ -39,7 +40,6 @@ _OUTCOME_COLUMNS = (
     BEST_RANK,
     REFERENCE + BEST_RANK,
 )
-"""Columns of example rows that tell what a model did with a row."""
 
 
 def log_error_analysis(

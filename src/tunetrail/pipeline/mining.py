@@ -21,8 +21,8 @@ from tunetrail.learning.training.records import Encode, Refresh
 from tunetrail.pipeline.run_files import read_rows, write_rows
 from tunetrail.plain_values import plain_values
 
+# Version of the mining and of its file in the cache; raise it if either changes.
 _FORMAT = "1"
-"""Version of the mining and of its file in the cache; raise it if either changes."""
 _MINED = "mined-{}.parquet"
 
 

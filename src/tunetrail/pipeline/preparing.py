@@ -27,8 +27,8 @@ from tunetrail.samples import shape_named
 
 logger = logging.getLogger(__name__)
 
+# Folder below that of a preparation, in which each of several sessions is prepared.
 _SESSIONS = "sessions"
-"""Folder below that of a preparation, in which each of several sessions is prepared."""
 
 
 def build_preparation(

@@ -9,8 +9,8 @@ from tunetrail.pipeline.environment import Difference
 from tunetrail.pipeline.row_digests import RowChanges
 from tunetrail.plain_values import plain_values
 
+# Metrics that tell what a run costs; they differ each time.
 _COSTS = ("seconds", "tokens_per_second", "mfu", "memory_gib")
-"""Metrics that tell what a run costs; they differ each time."""
 _COST_PREFIXES = ("system/", "finder/")
 _VALIDATION = "validation/"
 

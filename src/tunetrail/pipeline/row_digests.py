@@ -16,8 +16,8 @@ from tunetrail.paths import private_file
 ROW_DIGESTS = "data/session_rows.parquet"
 """The artifact of a run with the id and the digest of each row that it was given."""
 
+# Hexadecimal digits of a row's digest: 64 bits, which two texts share by chance in 1 of 2^64.
 _DIGITS = 16
-"""Hexadecimal digits of a row's digest: 64 bits, which two texts share by chance in 1 of 2^64."""
 
 
 @dataclass(frozen=True, kw_only=True)

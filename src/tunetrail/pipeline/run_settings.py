@@ -16,8 +16,8 @@ from tunetrail.errors import ConfigError, UserError, did_you_mean
 from tunetrail.stores.tracking_errors import shown_uri
 
 _Section = TypeVar("_Section")
+# What the command line's request has in addition to the settings.
 _REQUEST = ("session_id", "model_type")
-"""What the command line's request has in addition to the settings."""
 
 
 def plain_settings(settings: Settings, database: str) -> dict[str, Any]:

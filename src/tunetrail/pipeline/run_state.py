@@ -44,8 +44,8 @@ REPLAYED = "replayed.parquet"
 _FOLDS = "fold-*"
 # Anything else can be made again, or is among the run's artifacts already.
 _NEEDED = (STATE, PREPARED, START, FIT, AUGMENTED, TRAIN, ADDITIONAL, REPLAYED)
+# Of `state.json`; another one can't be read.
 _FORMAT = 2
-"""Of `state.json`; another one can't be read."""
 
 _ROWS_OF_STEPS = {"augmentation": AUGMENTED, "feature_engineering": TRAIN}
 

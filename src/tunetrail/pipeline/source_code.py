@@ -21,10 +21,10 @@ _DIFF = (
     *("--src-prefix=a/", "--dst-prefix=b/"),
 )
 _DIGITS = 16
+# Of the uncommitted changes: what is longer is cut off, and says so.
 _MOST_CHARACTERS = 1_000_000
-"""Of the uncommitted changes: what is longer is cut off, and says so."""
+# Changed lines of a file that are named.
 _MOST_LINES = 3
-"""Changed lines of a file that are named."""
 _HUNK = re.compile(r"@@ -(\d+)(?:,\d+)? \+(\d+)")
 
 

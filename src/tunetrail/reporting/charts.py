@@ -18,8 +18,8 @@ TEXT: Mapping[str, Any] = {"fontsize": 8, "color": INK}
 """Keyword arguments of a text in a chart."""
 
 _LABEL_CHARACTERS = 36
+# Of a text of 8 points.
 _NAME_CHARACTERS_PER_INCH = 14
-"""Of a text of 8 points."""
 PAGE_WIDTH = 7.2
 """Inches of a picture that is as wide as a page."""
 _DPI = 130

@@ -41,6 +41,7 @@ from tunetrail.samples.values import (
     checked_weight,
 )
 
+# What checks and converts a value, by the type of its column.
 _CHECKED_VALUE: dict[ColumnType, Callable[[Any, str], Any]] = {
     ColumnType.TEXT: checked_text,
     ColumnType.LABEL: checked_label,
@@ -54,19 +55,18 @@ _CHECKED_VALUE: dict[ColumnType, Callable[[Any, str], Any]] = {
     ColumnType.WEIGHT: checked_weight,
     ColumnType.VERDICT: checked_verdict,
 }
-"""What checks and converts a value, by the type of its column."""
 
+# Made once: `json.dumps` would make an encoder for every value.
 _encode_sorted = json.JSONEncoder(sort_keys=True).encode
-"""Made once: `json.dumps` would make an encoder for every value."""
 _TEXT = frozenset((str,))
 _NEVER_ABSENT = frozenset((str, list, dict, int, bool))
+# Tuples of types are tested faster than unions, which Python makes for each test.
 _MAY_BE_ABSENT = (float, datetime)
-"""Tuples of types are tested faster than unions, which Python makes for each test."""
 _LONGEST_MISSPELLING = 64
 _RARELY_MISSPELT = (TIMESTAMP_COLUMN, WEIGHT_COLUMN)
+# Similarity from which a column counts as one of these two, misspelt. It is higher than for other
+# columns, because `time`, `created_timestamp` and `height` are columns in their own right.
 _CLOSE_MATCH = 0.88
-"""Similarity from which a column counts as one of these two, misspelt. It is higher than for other
-columns, because `time`, `created_timestamp` and `height` are columns in their own right."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

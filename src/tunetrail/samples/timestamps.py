@@ -10,14 +10,14 @@ from tunetrail.samples.shapes import TIMESTAMP_COLUMN
 from tunetrail.samples.values import shortened
 
 _AS_RETURNED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\+00:00")
+# Seconds or milliseconds. Other lengths are left to ISO 8601: 20261124 is a date.
 _UNIX_TEXT = re.compile(r"[0-9]{9,10}(\.[0-9]{1,9})?|[0-9]{12,13}")
-"""Seconds or milliseconds. Other lengths are left to ISO 8601: 20261124 is a date."""
 _DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:,? +(\d{1,2}:\d{2}(?::\d{2})?))?")
+# Dates with dots begin with the day, and those with slashes here with the year. 03/04/2026 is left
+# out: it is in March for some and in April for others.
 _YEAR_FIRST = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(?: +(\d{1,2}:\d{2}(?::\d{2})?))?")
-"""Dates with dots begin with the day, and those with slashes here with the year. 03/04/2026 is left
-out: it is in March for some and in April for others."""
+# As seconds, this would be the year 5138.
 _LEAST_MILLISECONDS = 1e11
-"""As seconds, this would be the year 5138."""
 
 
 def checked_timestamp(value: Any, column: str = TIMESTAMP_COLUMN) -> str:

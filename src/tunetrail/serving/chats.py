@@ -25,8 +25,8 @@ from tunetrail.serving.refusals import RefusedError
 _logger = logging.getLogger(__name__)
 
 DEFAULT_NEW_TOKENS = 256
+# How often a computation asks whether its client is still there.
 _SECONDS_BETWEEN_LOOKS = 0.5
-"""How often a computation asks whether its client is still there."""
 
 
 class TextPart(BaseModel):

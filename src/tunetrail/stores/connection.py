@@ -49,13 +49,13 @@ _ADVISORY_LOCK = 7_368_617_021
 _BUSY_SECONDS = 30
 _CONNECT_SECONDS = 10
 _LOCK_SECONDS = 600.0
+# PostgreSQL's codes of a serialisation failure and of a deadlock.
 _TRY_AGAIN = ("40001", "40P01")
-"""PostgreSQL's codes of a serialisation failure and of a deadlock."""
 _MOST_ATTEMPTS = 6
+# Rows arrive in no order of their digests: with less, each row would read a page of that index.
 _SQLITE_CACHE_KIB = 65_536
-"""Rows arrive in no order of their digests: with less, each row would read a page of that index."""
+# Made once: `json.dumps` would make an encoder for every value.
 _encode = json.JSONEncoder(allow_nan=False).encode
-"""Made once: `json.dumps` would make an encoder for every value."""
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from tunetrail.errors import DatabaseError, is_disk_full
 
 _DISK_FULL = "The disk is full. Free some space and run the same command again."
+# What to do, by words of the driver's message; the first that match decide.
 _ADVICE = {
     "database or disk is full": _DISK_FULL,
     "no space left on device": _DISK_FULL,
@@ -30,7 +31,6 @@ _ADVICE = {
     "does not exist": "It is missing on the server. Create it, or check database.url.",
     "permission denied": "Check the permissions of the file or of the database user.",
 }
-"""What to do, by words of the driver's message; the first that match decide."""
 _FILE_IN_PATH = "Its folder can't be made: a part of the path is a file. Check database.url."
 _ADVICE_BY_ERRNO = {
     errno.EACCES: "Its folder can't be written. Check the permissions.",

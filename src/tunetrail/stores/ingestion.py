@@ -34,8 +34,8 @@ _Item = TypeVar("_Item")
 CHUNK_SIZE = 20_000
 """Rows per transaction. Each transaction writes most pages of the index of digests, in which rows
 lie in no order: with 1,000 rows SQLite takes twice as long."""
+# A chunk of long rows ends here: memory depends on the longest row, not on how many there are.
 _MOST_CHARACTERS = 16_000_000
-"""A chunk of long rows ends here: memory depends on the longest row, not on how many there are."""
 _WITH_POSITION = (SourceRow, BrokenRow)
 _SCALARS = frozenset((str, int, bool, NoneType))
 

@@ -9,12 +9,12 @@ from sqlalchemy import Connection
 
 from tunetrail.stores.tables import Base
 
+# Rows of one statement of SQLite.
 _MOST_ROWS = 2048
-"""Rows of one statement of SQLite."""
+# Parameters that a statement may have in SQLite, from 3.32 on.
 _MOST_PARAMETERS = 32_766
-"""Parameters that a statement may have in SQLite, from 3.32 on."""
+# SQLAlchemy otherwise doesn't keep the row count of an insert.
 _KEEP_ROW_COUNT = {"preserve_rowcount": True}
-"""SQLAlchemy otherwise doesn't keep the row count of an insert."""
 
 
 def insert_missing(

@@ -15,8 +15,8 @@ from tunetrail.stores.log_entries import LogEntry
 from tunetrail.stores.spools import deliver_left_spools, open_spool
 
 _SUFFIX = ".entries"
+# Bytes of one delivery.
 _MOST_BYTES = 4_000_000
-"""Bytes of one delivery."""
 
 
 def spool_folder(database_url: str) -> Path:

@@ -27,11 +27,11 @@ from tunetrail.stores.log_spool import LogSpool, deliver_left_entries, entries_o
 _SECONDS_BETWEEN_BATCHES = 0.2
 _SECONDS_BETWEEN_ATTEMPTS = 2.0
 _SECONDS_BETWEEN_LEFTOVERS = 60.0
+# After that long without entries the thread ends; the next entry starts another one.
 _IDLE_SECONDS = 30.0
-"""After that long without entries the thread ends; the next entry starts another one."""
 _SECONDS_AT_EXIT = 5.0
+# How long a fork waits for a delivery, since SQLite's own locks would stay held in the child.
 _SECONDS_BEFORE_FORK = 1.0
-"""How long a fork waits for a delivery, since SQLite's own locks would stay held in the child."""
 _log = logging.getLogger("tunetrail.session")
 
 

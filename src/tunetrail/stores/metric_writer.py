@@ -39,10 +39,10 @@ from tunetrail.stores.tracking_store import check_answers
 
 _SECONDS_BETWEEN_BATCHES = 2.0
 _SECONDS_BETWEEN_ATTEMPTS = 5.0
+# After that long without metrics the thread ends; the next report starts another one.
 _IDLE_SECONDS = 60.0
-"""After that long without metrics the thread ends; the next report starts another one."""
+# Errors of MLflow that waiting doesn't change: the run was deleted, for example.
 _REFUSED = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""Errors of MLflow that waiting doesn't change: the run was deleted, for example."""
 _log = logging.getLogger(__name__)
 
 

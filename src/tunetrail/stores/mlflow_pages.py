@@ -4,8 +4,8 @@ from urllib.parse import quote, urlencode
 
 LOCAL_PAGES = "http://127.0.0.1:5000"
 """Where `tunetrail ui` shows the pages of a local store, unless it is told otherwise."""
+# Without it, a browser that was never told otherwise shows the mode for chat applications.
 _MODE = "workflowType=machine_learning"
-"""Without it, a browser that was never told otherwise shows the mode for chat applications."""
 
 
 def experiment_page(server: str, experiment_id: str) -> str:

@@ -28,6 +28,7 @@ _RUN_FORMS = (
     "run must be a run's id or name, a version such as embedding/3, or an alias such as "
     "embedding@root"
 )
+# What is said of a run that wasn't evaluated, by its state.
 _STATES = {
     "succeeded": "ended before its evaluation",
     "finished": "ended before its evaluation",
@@ -35,11 +36,10 @@ _STATES = {
     "killed": "was interrupted",
     "interrupted": "was interrupted",
 }
-"""What is said of a run that wasn't evaluated, by its state."""
 
 
+# A run, and the ids of the runs with its scores by model type.
 _ScoredRun = tuple[Run, dict[str, str]]
-"""A run, and the ids of the runs with its scores by model type."""
 
 
 @dataclass(frozen=True, kw_only=True)

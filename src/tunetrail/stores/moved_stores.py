@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 FOLDER_TAG = "tunetrail.store_folder"
+# The columns of MLflow's tables that hold URIs of artifacts.
 _URI_COLUMNS = {
     "runs": ("artifact_uri",),
     "experiments": ("artifact_location",),
     "logged_models": ("artifact_location",),
     "model_versions": ("source", "storage_location"),
 }
-"""The columns of MLflow's tables that hold URIs of artifacts."""
 
 
 def follow_moved_store(file: Path) -> bool:

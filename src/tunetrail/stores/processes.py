@@ -9,8 +9,8 @@ import psutil
 
 from tunetrail.errors import UserError
 
+# Seconds; a corrected system clock shifts the start times that the kernel reports.
 _CLOCK_TOLERANCE = 1.0
-"""Seconds; a corrected system clock shifts the start times that the kernel reports."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,8 +8,8 @@ from tunetrail.paths import sqlite_file
 from tunetrail.quick_sqlite import open_read_only
 
 _STATEMENT = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'root'"
+# How long a lock is waited for.
 _SECONDS = 20
-"""How long a lock is waited for."""
 
 
 @dataclass(frozen=True)

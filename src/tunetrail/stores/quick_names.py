@@ -11,8 +11,9 @@ from tunetrail.paths import sqlite_file
 from tunetrail.quick_sqlite import open_read_only
 
 _MOST = 200
+# How long a lock or a server is waited for.
 _SECONDS = 1
-"""How long a lock or a server is waited for."""
+# What gives the names of a kind, each with what is said about it.
 _STATEMENTS = {
     "sessions": "SELECT session_id, '' FROM sessions ORDER BY created_at DESC",
     "runs": (
@@ -30,7 +31,6 @@ _STATEMENTS = {
         "SELECT DISTINCT model_name || '/' || version, '' FROM promotions WHERE version <> ''"
     ),
 }
-"""What gives the names of a kind, each with what is said about it."""
 
 
 def quick_names(url: str, kind: str) -> list[tuple[str, str]]:

@@ -19,8 +19,8 @@ from tunetrail.stores.run_tags import SWEEP_TAG, TRAINING_RUN_TAG
 NAMED_VERSION = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 """`embedding/3`, `models:/embedding/3` or `embedding@root`."""
 
+# How long a lock is waited for.
 _SECONDS = 20
-"""How long a lock is waited for."""
 _MOST_NAMES = 200
 _PARENT = "mlflow.parentRunId"
 _COLUMNS = "run_uuid, name, status, start_time, end_time, experiment_id, artifact_uri"

@@ -33,8 +33,8 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "<=": le,
 }
 _SHOWN_KEYS = 4
+# The name of the experiment that MLflow makes in each new store.
 _DEFAULT_EXPERIMENT = "Default"
-"""The name of the experiment that MLflow makes in each new store."""
 
 
 @dataclass(frozen=True, kw_only=True)

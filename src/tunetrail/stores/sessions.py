@@ -25,8 +25,8 @@ from tunetrail.stores.tables import (
 
 NEW = "new"
 """The state of a session that was never trained on."""
+# Row ids in one statement: databases bound the number of its parameters.
 _MOST_PARAMETERS = 1000
-"""Row ids in one statement: databases bound the number of its parameters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 SYSTEM = "system/"
 """Prefix of the names; MLflow's pages show such metrics on a page of their own."""
+# MLflow measures it on every machine.
 _CPU = "cpu_utilization_percentage"
-"""MLflow measures it on every machine."""
 _SECONDS_BETWEEN_SAMPLES = 10.0
 _log = logging.getLogger(__name__)
 

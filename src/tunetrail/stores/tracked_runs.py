@@ -37,8 +37,8 @@ RESUMED = "tunetrail.resumed"
 CLEANED_TAG = "tunetrail.cleaned"
 """The tag of a run whose artifacts or checkpoints were removed, with the reason."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_\-. :/]")
+# MLflow's status of the states in which a run has not finished.
 _UNFINISHED = {"failed": "FAILED", "interrupted": "KILLED"}
-"""MLflow's status of the states in which a run has not finished."""
 
 
 class TrackedRun:

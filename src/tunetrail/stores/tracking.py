@@ -55,8 +55,8 @@ __all__ = [
 ]
 
 BATCH = 1000
+# MLflow's variables for the last requests of a run that has failed or was stopped.
 _HURRIED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""MLflow's variables for the last requests of a run that has failed or was stopped."""
 _FLUSH_SECONDS = 20.0
 _activated_uris: set[str] = set()
 

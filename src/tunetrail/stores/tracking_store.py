@@ -27,8 +27,8 @@ from tunetrail.stores.tracking_errors import shown_uri
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _CONNECT_SECONDS = 10
 _SECONDS_BETWEEN_ATTEMPTS = 1.0
+# Many processes that prepare a fresh store one after another need minutes on a slow machine.
 _LOCK_SECONDS = 600.0
-"""Many processes that prepare a fresh store one after another need minutes on a slow machine."""
 _log = logging.getLogger(__name__)
 
 

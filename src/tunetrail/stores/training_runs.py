@@ -19,8 +19,8 @@ from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.sessions import check_session
 from tunetrail.stores.tables import TrainingRunRow, TrainingRunSessionRow, now
 
+# Run ids in one statement: databases bound the number of its parameters.
 _MOST_PARAMETERS = 1000
-"""Run ids in one statement: databases bound the number of its parameters."""
 
 
 class RunState(StrEnum):
@@ -36,7 +36,8 @@ class RunState(StrEnum):
     PRUNED = "pruned"
 
 
-# An end is final; only `reopen_training_run` sets a run to running again.
+# The states from which each state may be entered. An end is final; only `reopen_training_run` sets
+# a run to running again.
 _PREVIOUS_STATES = {
     RunState.PENDING: (),
     RunState.RUNNING: (RunState.PENDING,),
@@ -46,7 +47,6 @@ _PREVIOUS_STATES = {
     RunState.FITTED: (RunState.RUNNING,),
     RunState.PRUNED: (RunState.RUNNING,),
 }
-"""The states from which each state may be entered."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

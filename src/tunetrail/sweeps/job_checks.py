@@ -9,11 +9,11 @@ from tunetrail.pipeline.requests import check_sessions, single_family
 from tunetrail.pipeline.trainer_checks import check_callbacks, check_devices
 from tunetrail.stores.database import SessionSummary
 
+# What all jobs share: their objectives are of the same rows, and one of them becomes root.
 _SAME_FOR_ALL = (
     *("session_id", "model_type", "database", "tracking", "split", "sweep"),
     "model_dir",
 )
-"""What all jobs share: their objectives are of the same rows, and one of them becomes root."""
 
 
 def check_same(first: TrainRequest, request: TrainRequest) -> None:

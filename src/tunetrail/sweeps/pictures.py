@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_JOBS = 40
+# Parameters with an axis of their own: those that come first in the order of importance.
 _MOST_AXES = 7
-"""Parameters with an axis of their own: those that come first in the order of importance."""
 _AXIS_CHARACTERS = 20
 _MOST_CHOICES = 8
 

@@ -14,8 +14,8 @@ MAX_SHARE_DROPPED = "cleaning.max_share_dropped"
 """The finding, and the setting, of how many rows cleaning sets aside."""
 
 UNLEARNABLE = "conversations.unlearnable"
+# Share of rows without a form in the chat template from which on it is the wrong model's.
 _MOST_UNLEARNABLE = 0.5
-"""Share of rows without a form in the chat template from which on it is the wrong model's."""
 
 EXAMPLES = 5
 """Number of rows that are shown of each result."""

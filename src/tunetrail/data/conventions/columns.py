@@ -17,8 +17,8 @@ _SUGGESTED = {
     "score": "similarity similarity_score relatedness rating stars",
     "weight": "sample_weight importance",
 }
+# The column that an application may have meant, by a name that is usual for it.
 _SUGGESTIONS = {name: target for target, names in _SUGGESTED.items() for name in names.split()}
-"""The column that an application may have meant, by a name that is usual for it."""
 
 
 def read_mapping(text: str) -> dict[str, str]:

@@ -27,12 +27,12 @@ _NUMBERED = [f"{name}{n}" for name in _PREFIXES for n in range(_MOST_NEGATIVES)]
 NEGATIVE_COLUMNS = (*_NEGATIVES, *_NUMBERED)
 """Columns that hold one negative or a list of them; sentence-transformers numbers them."""
 
+# SNLI's words and the numbers that Hugging Face's copies of SNLI, MNLI and ANLI have for them.
 _ENTAILMENT = {"entailment": 0, "neutral": 1, "contradiction": 2, "e": 0, "n": 1, "c": 2}
-"""SNLI's words and the numbers that Hugging Face's copies of SNLI, MNLI and ANLI have for them."""
 
 
+# Columns that hold lists of texts, in CSV as JSON.
 _LISTS = ("pos", "neg", "negs", "negatives", "hard_negatives")
-"""Columns that hold lists of texts, in CSV as JSON."""
 _NEGATIVE_SET = frozenset(NEGATIVE_COLUMNS)
 
 

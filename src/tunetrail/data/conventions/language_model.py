@@ -17,8 +17,8 @@ Message = dict[str, Any]
 
 SYSTEM_COLUMNS = ("system", "system_prompt")
 """Columns that hold the text of the system turn."""
+# Columns that belong before the question.
 _AROUND = (*SYSTEM_COLUMNS, "tools", "history")
-"""Columns that belong before the question."""
 _AROUND_SET = frozenset(_AROUND)
 _FEEDBACK_SET = frozenset((*FEEDBACK_COLUMNS, *SCORE_COLUMNS))
 _GOOD_ANSWER = "the answer is a good one"

@@ -66,10 +66,10 @@ _RATIO_SCALES = {
     "/10": RatingScale.TEN,
     "/100": RatingScale.PERCENT,
 }
+# The scores that are a person's verdict on the answer: others are measures of a program.
 _VERDICT_NAMES = frozenset(
     ("feedback", "rating", "thumbs", "vote", "userfeedback", "userrating", "userthumbs")
 )
-"""The scores that are a person's verdict on the answer: others are measures of a program."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

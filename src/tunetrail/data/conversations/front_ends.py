@@ -20,11 +20,11 @@ from tunetrail.samples.values import shortened
 Row = Mapping[str, Any]
 _Messages = Mapping[str, Mapping[str, Any]]
 
+# What Open WebUI shows folded in an answer: thoughts, calls of tools, code that it ran.
 _BLOCK = re.compile(
     r'<details type="(?P<type>\w+)"[^>]*>\s*(?:<summary>.*?</summary>)?(?P<text>.*?)</details>\s*',
     re.DOTALL,
 )
-"""What Open WebUI shows folded in an answer: thoughts, calls of tools, code that it ran."""
 _THOUGHTS = "reasoning"
 
 

@@ -15,14 +15,14 @@ from tunetrail.data.conversations.messages import Turn
 from tunetrail.data.twins.shingles import normalized
 from tunetrail.samples import Sample, SampleKind, parse_sample
 
+# Questions whose judged answers are remembered; the oldest are forgotten first.
 _MOST_QUESTIONS = 200_000
-"""Questions whose judged answers are remembered; the oldest are forgotten first."""
 
+# Messages before a question; answers to later questions of a conversation aren't compared.
 _MOST_MESSAGES = 40
-"""Messages before a question; answers to later questions of a conversation aren't compared."""
 
+# Judged answers to one question of a conversation that are compared; later ones aren't.
 _MOST_ANSWERS = 20
-"""Judged answers to one question of a conversation that are compared; later ones aren't."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 from tunetrail.errors import SampleError, UserError
 
+# Columns that may hold an object with a `rating`; Open WebUI's `annotation` always has votes.
 _RATED = ("feedback", "thumbs", "vote")
-"""Columns that may hold an object with a `rating`; Open WebUI's `annotation` always has votes."""
 _LONGEST_NUMBER = 10
 
 

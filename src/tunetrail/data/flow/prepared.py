@@ -19,8 +19,8 @@ from tunetrail.reporting.plain_tables import html_table, plain_table
 SET_ASIDE, CHANGES, FLAGS = "set_aside.parquet", "changes.parquet", "flags.parquet"
 REPORT, SUMMARY = "report.html", "summary.json"
 
+# A file that says that the other files of a folder are a preparation's, to be replaced.
 _MARK = ".tunetrail-prepared"
-"""A file that says that the other files of a folder are a preparation's, to be replaced."""
 _KEYS_OF_SUMMARY = {"account", "findings", "split", "stopped"}
 
 

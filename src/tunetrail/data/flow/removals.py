@@ -15,10 +15,10 @@ from tunetrail.data.checks.thresholds import MAX_SHARE_DROPPED
 from tunetrail.data.twins.duplicates import SketchBook
 from tunetrail.samples.values import shortened
 
+# Fewer rows than this are no share of a session that is worth a finding.
 _FEWEST_DROPPED = 10
-"""Fewer rows than this are no share of a session that is worth a finding."""
+# Of the share that is an error.
 _WARNING_SHARE = 0.2
-"""Of the share that is an error."""
 
 
 @dataclass(frozen=True, kw_only=True)

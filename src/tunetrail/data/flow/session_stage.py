@@ -46,8 +46,8 @@ from tunetrail.errors import SampleError
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.reporting.readable import counted
 
+# Libraries whose versions can change what is decided here, besides those of the chunks.
 _LIBRARIES = ("pandas", "scikit-learn", "scipy")
-"""Libraries whose versions can change what is decided here, besides those of the chunks."""
 
 
 @dataclass(frozen=True, kw_only=True)

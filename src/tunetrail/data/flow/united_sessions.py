@@ -35,10 +35,10 @@ from tunetrail.paths import private_folder
 from tunetrail.scratch import scratch_folder
 
 _BLOCK_ROWS = 10_000
+# Column with the side of a row, while rows of all sides are compared.
 _SIDE = "side"
-"""Column with the side of a row, while rows of all sides are compared."""
+# Of rows that are twins, those on the earlier side stay: the test rows are to be complete.
 _PRECEDENCE = ("test", "validation", "train")
-"""Of rows that are twins, those on the earlier side stay: the test rows are to be complete."""
 
 
 def unite_sessions(

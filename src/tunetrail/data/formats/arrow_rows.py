@@ -15,8 +15,8 @@ from tunetrail.errors import SampleError
 from tunetrail.samples import SourceRow
 
 _BATCH_ROWS = 1000
+# Bytes of the rows that are in memory as Python values, by what the file says of itself.
 _BATCH_BYTES = 64 << 20
-"""Bytes of the rows that are in memory as Python values, by what the file says of itself."""
 _FILE_MAGIC = b"ARROW1"
 _FIRST_FEATHER = b"FEA1"
 

@@ -16,12 +16,12 @@ Row = SourceRow | BrokenRow
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """What may separate cells, as messages call it."""
 _SNIFFED_LINES = 20
+# Lines within one cell that are rows of the file by their form, from which a quote counts as lost:
+# such a cell has most likely swallowed the rows after it.
 _TABLE_LINES = 3
-"""Lines within one cell that are rows of the file by their form, from which a quote counts as lost:
-such a cell has most likely swallowed the rows after it."""
+# Lines that are read again after quotes that aren't closed. The lines up to the next quote are
+# read twice, so only a file that was made for it needs more, and it would take hours.
 _MOST_REREAD_LINES = 5_000_000
-"""Lines that are read again after quotes that aren't closed. The lines up to the next quote are
-read twice, so only a file that was made for it needs more, and it would take hours."""
 
 
 def separator(file: SourceFile) -> str:

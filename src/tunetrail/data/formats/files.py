@@ -23,8 +23,8 @@ would fill the memory.
 """
 LARGEST_EXPANSION = 300
 """Decompressed bytes for each compressed byte. Rows compress 3 to 30 times, zeros 1,000 times."""
+# Decompressed bytes from which the expansion counts; any smaller file is harmless.
 _EXPANSION_FROM = 32 << 20
-"""Decompressed bytes from which the expansion counts; any smaller file is harmless."""
 
 Binary = Callable[[str], bool]
 """Takes a suffix; tells whether its format is compressed inside, if at all."""

@@ -38,8 +38,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 _SPACE = re.compile(r"[ \t\r\n]*")
+# A whole string, the quote of an unfinished one, or a bracket.
 _STRUCTURE = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{}]', re.DOTALL)
-"""A whole string, the quote of an unfinished one, or a bracket."""
 
 
 def json_form(file: SourceFile) -> JsonForm:

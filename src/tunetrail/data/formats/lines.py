@@ -25,6 +25,8 @@ _OTHER_FORMATS = {
     b"SQLite format 3": ("a SQLite database", "Read it with --query"),
 }
 _SAMPLE_BYTES = 1 << 16
+# The encodings that files of text have, as Python and as iconv call them; if a text is too short
+# to tell them apart, the first is named.
 _ENCODING_NAMES = {
     "gb18030": "GB18030",
     "big5": "BIG5",
@@ -40,10 +42,8 @@ _ENCODING_NAMES = {
     "cp1256": "WINDOWS-1256",
     "koi8_r": "KOI8-R",
 }
-"""The encodings that files of text have, as Python and as iconv call them; if a text is too short
-to tell them apart, the first is named."""
+# Difference of disorder, as charset-normalizer measures it, up to which two readings are equal.
 _EQUAL_CHAOS = 0.1
-"""Difference of disorder, as charset-normalizer measures it, up to which two readings are equal."""
 
 
 def text_lines(file: SourceFile) -> Iterator[str]:

@@ -13,14 +13,14 @@ from tunetrail.quick_sqlite import open_read_only
 from tunetrail.samples import SourceRow
 
 _FETCHED_ROWS = 1000
+# How long a writer of the application is waited for.
 _LOCK_SECONDS = 5.0
-"""How long a writer of the application is waited for."""
 _EXAMPLE = "'SELECT question AS anchor, answer AS positive FROM faq'"
 _RULE = "the database must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+# Texts, quoted names and comments, whose words and semicolons aren't the query's own.
 _LITERALS = re.compile(
     r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/", re.DOTALL
 )
-"""Texts, quoted names and comments, whose words and semicolons aren't the query's own."""
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ _UNCHANGED, _CHANGED, _SET_ASIDE = LIGHT_BLUE, BLUE, RUST
 _SIDES = (BLUE, MIDDLE_BLUE, LIGHT_BLUE)
 _BAR: Mapping[str, Any] = {"height": 0.6, "edgecolor": "white", "linewidth": 0.8}
 
+# The pieces of a bar: rows and colour.
 _Shares = list[tuple[int, str]]
-"""The pieces of a bar: rows and colour."""
 
 
 def figures(section: ReportSection) -> dict[str, "Figure"]:

@@ -11,8 +11,8 @@ _OTHER_ENCODINGS = ("cp1250", "cp1251", "cp437")
 _ASCII_LETTER = re.compile("[A-Za-z]")
 _CONTROL = re.compile("[\x01-\x08\x0e-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Words of question marks only: after a word they are emphasis, inside one a pattern.
 _LOST_WORDS = re.compile(r"(?<!\S)(?:\?{6,}+|\?{2,}+[,.]?+ \?{2,})")
-"""Words of question marks only: after a word they are emphasis, inside one a pattern."""
 
 _NUL_REASON = "holds NUL"
 _CONTROL_REASON = "holds control characters"

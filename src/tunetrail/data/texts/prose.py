@@ -8,14 +8,14 @@ import re
 from dataclasses import dataclass
 
 _READ_CHARACTERS = 300
+# Letters and the marks that belong to them (`\w` has no vowel signs of the Indic scripts).
 _LETTER = (
     "A-Za-z\u00aa\u00b5\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u167f\u1681-\u1fff\u2c00-\u2dff"
     "\u3005-\u3007\u3040-\ud7ff\uf900-\ufdff\ufe70-\ufefc\U00010000-\U0001efff\U00020000-\U0003ffff"
 )
-"""Letters and the marks that belong to them (`\\w` has no vowel signs of the Indic scripts)."""
 
+# Blanks, dashes, and the punctuation between Chinese and Japanese words.
 _GAP = "\\s\u2013\u2014\u2026\u3001\u3002\u300a-\u300f\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f"
-"""Blanks, dashes, and the punctuation between Chinese and Japanese words."""
 
 _OPENING, _CLOSING = (
     "\"'(\\[*\u00ab\u201e\u201c\u2018\u00bf\u00a1",
@@ -25,11 +25,11 @@ _WORD = re.compile(
     rf"(?<![^{_GAP}])[{_OPENING}]*+([{_LETTER}]++(?:['\u2019\-][{_LETTER}]++)*+)"
     rf"[{_CLOSING}]*+(?![^{_GAP}])"
 )
+# Thai, Lao, Burmese, Khmer, Japanese and Chinese put no blanks between words.
 _UNSPACED_LETTER = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003ffff]"
 )
-"""Thai, Lao, Burmese, Khmer, Japanese and Chinese put no blanks between words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

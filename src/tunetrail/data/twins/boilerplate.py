@@ -24,21 +24,19 @@ from tunetrail.data.twins.shingles import (
     spans,
 )
 
+# Shares of the rows that must have a shingle in common, tried one after the other.
+#
+# A text is stripped at the highest level that does it. At the lowest one, an instruction of 45
+# words would take phrases of the messages with it that a dozen rows have in common.
 _LEVELS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
-"""Shares of the rows that must have a shingle in common, tried one after the other.
-
-A text is stripped at the highest level that does it. At the lowest one, an instruction of 45 words
-would take phrases of the messages with it that a dozen rows have in common.
-"""
+# Eight words with a gap are a short form, which `TextIndex.one_word_pairs` takes care of.
 _FEWEST_WORDS = 9
-"""Eight words with a gap are a short form, which `TextIndex.one_word_pairs` takes care of."""
+# Two texts that share less than this of their words aren't similar for that reason alone.
 _STRIPPED_SHARE = 0.5
-"""Two texts that share less than this of their words aren't similar for that reason alone."""
+# Up to this share, a stripped text is compared as a whole, too.
+#
+# Its near-duplicate may have a little less boilerplate than `_STRIPPED_SHARE`.
 _WHOLE_SHARE = 0.75
-"""Up to this share, a stripped text is compared as a whole, too.
-
-Its near-duplicate may have a little less boilerplate than `_STRIPPED_SHARE`.
-"""
 
 # Shingles are counted by the first bits of their hashes, 32 buckets for each word or 4 million.
 _MOST_BITS = 22
@@ -47,13 +45,12 @@ _WORDS_AT_ONCE = 1 << 19
 # Words are looked up by the upper bits of their hashes.
 _WORD_BITS = 20
 
+# From more texts than this, boilerplate is learnt from a sample: the texts with the lowest hashes.
+#
+# Of 20,000 texts, 200 are expected to have a shingle that 1 % of all texts have. That fewer than
+# half of these have it happens once in 2e13 cases (Chernoff bound). The limits hold for the sample,
+# so a shingle of just about 1 % may fall on either side of the lowest one.
 _SAMPLED_TEXTS = 20_000
-"""From more texts than this, boilerplate is learnt from a sample: the texts with the lowest hashes.
-
-Of 20,000 texts, 200 are expected to have a shingle that 1 % of all texts have. That fewer than half
-of these have it happens once in 2e13 cases (Chernoff bound). The limits hold for the sample, so a
-shingle of just about 1 % may fall on either side of the lowest one.
-"""
 
 
 Counts = npt.NDArray[np.int64]

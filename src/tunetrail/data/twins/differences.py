@@ -13,8 +13,8 @@ from tunetrail.data.twins.gaps import Mask
 from tunetrail.data.twins.shingles import Hashes, Integers, Ragged, combined, mixed, ragged, spans
 
 _PAIRS_AT_ONCE = 1 << 12
+# One or two other words may be a slip of the pen; three in one place are another content.
 _REPLACED_WORDS = 3
-"""One or two other words may be a slip of the pen; three in one place are another content."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,8 @@ from tunetrail.scratch import scratch_folder
 # Bounds the memory of sketching: shingles take many times as much as the texts.
 _ROWS_AT_ONCE = 10_000
 _SKETCHED_TEXTS = tuple(f"{kind}.text" for kind in KINDS)
+# Arrays that hold indices of a chunk's texts.
 _TEXT_INDICES = ("row_text", "whole_text", "link_text", "mask_text", *_SKETCHED_TEXTS)
-"""Arrays that hold indices of a chunk's texts."""
 
 
 def cluster_keys(rows: pd.DataFrame, similarity: float) -> list[str]:

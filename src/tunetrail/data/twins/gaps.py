@@ -18,8 +18,8 @@ FEWEST_TEXTS = 10
 """Fewer texts than this have no boilerplate; the limit of large clusters in `sides` is the same."""
 # Few texts have boilerplate, and the words around their gaps are few again.
 _SLOT_BITS = 18
+# Words that say where a gap is; boilerplate is in runs of at least as many.
 _CONTEXT = 4
-"""Words that say where a gap is; boilerplate is in runs of at least as many."""
 Mask = npt.NDArray[np.bool_]
 
 

@@ -33,8 +33,8 @@ _MINIMUM_RECALL = 0.98
 _PAIRS_AT_ONCE = 1 << 15
 _EXACT_AT_ONCE = 1 << 12
 _ENTRIES_AT_ONCE = 1 << 16
+# Probability that slots of 8 bits are equal although the shingles differ.
 _CHANCE = 1.0 / 256.0
-"""Probability that slots of 8 bits are equal although the shingles differ."""
 PAIRS_PASSED_AT_THE_COST_OF_ONE = 8
 """Skipping this many pairs of a bucket takes as long as comparing one pair."""
 

@@ -42,11 +42,10 @@ from tunetrail.samples import GROUP_COLUMN
 # kind of sketch in common.
 _LONG_FROM_WORDS = 16
 _SHORT_UP_TO_WORDS = 32
+# In a shorter text one word matters too much.
+#
+# "how do I lock my card" and "how do I track my card" would be twins.
 _MASKED_FROM_WORDS = 7
-"""In a shorter text one word matters too much.
-
-"how do I lock my card" and "how do I track my card" would be twins.
-"""
 _CHARACTERS_AT_ONCE = 1 << 21
 
 

@@ -15,8 +15,8 @@ from tunetrail.data.twins.near_pairs import Mask, Pairs, StoredSketches
 from tunetrail.data.twins.shingles import WHOLE, Hashes, Integers, in_shared_run
 from tunetrail.data.twins.sketches import KINDS
 
+# From this many texts that differ only in one place, they are a form that was filled in.
 _FORM_FROM_TEXTS = 10
-"""From this many texts that differ only in one place, they are a form that was filled in."""
 # Masks are several times as many as rows, so they are sorted partition by partition.
 _MASKS_AT_ONCE = 1 << 22
 # Limits of a search: a constant that suits small sessions, and a term that grows with the texts.

@@ -23,8 +23,8 @@ from tunetrail.reporting.charts import pngs
 from tunetrail.reporting.html import PageTemplate, picture_address
 from tunetrail.reporting.readable import counted, duration, readable
 
+# Sharp on screens with two dots to a pixel.
 _DPI = 200
-"""Sharp on screens with two dots to a pixel."""
 _SHOWN_EXAMPLES = 4
 _MOST_ANSWERS = 20
 _MOST_TOKENS = 15

@@ -46,8 +46,8 @@ WIDTH = 4.1
 _MOST_LABELS = 12
 _MOST_SESSIONS = 12
 _NAME_CHARACTERS = 22
+# Areas in square points.
 _POINT, _LARGE_POINT = 12, 30
-"""Areas in square points."""
 _MOST_MARKED_POINTS = 40
 _GROUP_COLOURS = ("#1f5fa8", "#d9822b", "#3c8d5a", "#8e5ea2", "#c2405a", "#4aa3a2", "#8c6d3f")
 # What changed lies above what stayed.

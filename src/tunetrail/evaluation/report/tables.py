@@ -24,8 +24,8 @@ FIXED, BROKEN, RIGHT, WRONG = "fixed", "broken", "right both times", "wrong both
 """What became of a row from one model to the other."""
 
 _RESAMPLES, _FEWEST_RESAMPLES = 2_000, 200
+# Clusters times resamples from which fewer resamples are drawn: a second for each metric.
 _MOST_CELLS = 20_000_000
-"""Clusters times resamples from which fewer resamples are drawn: a second for each metric."""
 
 Bounds = tuple[float | None, float | None]
 """Both bounds of an interval; None if there is none."""

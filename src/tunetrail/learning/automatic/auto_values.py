@@ -42,8 +42,9 @@ Result = TypeVar("Result")
 _FORMAT = 1
 _NOMINAL_RATE = 1e-3
 _GIB = 2.0**30
+# Records of a trial: more than a range test sees with the usual batches.
 _TRIAL_RECORDS = 4096
-"""Records of a trial: more than a range test sees with the usual batches."""
+# Settings of a training that don't influence the learning rate of a range test.
 _IRRELEVANT = (
     "num_epochs",
     "max_steps",
@@ -60,7 +61,6 @@ _IRRELEVANT = (
     "guards",
     "learning_rate",
 )
-"""Settings of a training that don't influence the learning rate of a range test."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

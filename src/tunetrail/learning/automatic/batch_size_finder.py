@@ -22,10 +22,10 @@ USABLE_SHARE = 0.8
 processes."""
 TOLERANCE = 0.03
 """Speeds that differ by less than this share count as equal."""
+# Candidates in a row that are no faster, after which the search ends.
 _PATIENCE = 2
-"""Candidates in a row that are no faster, after which the search ends."""
+# Lengths of the single rows that are tried first, as shares of the longest row's length.
 _FOOTHOLDS = (0.125, 0.25, 0.5)
-"""Lengths of the single rows that are tried first, as shares of the longest row's length."""
 _GIB = 2.0**30
 
 

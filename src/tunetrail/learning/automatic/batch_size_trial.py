@@ -29,8 +29,8 @@ from tunetrail.learning.training.module import TrainedModule
 
 _REPETITIONS = 5
 _SECONDS = 2.0
+# Values that an optimizer keeps per weight; Adafactor's are sums over rows and columns.
 _STATES = {"adamw": 2.0, "adam": 2.0, "sgd": 1.0, "adafactor": 0.1}
-"""Values that an optimizer keeps per weight; Adafactor's are sums over rows and columns."""
 
 
 class BatchSizeTrial(Callback):

@@ -24,10 +24,10 @@ from tunetrail.plain_values import plain_values
 STEPS = 80
 """Optimizer steps of a range test."""
 _SMOOTHING = 0.9
+# Factor of the least loss above which the training has diverged.
 _DIVERGED = 4.0
-"""Factor of the least loss above which the training has diverged."""
+# Steps after which a rise of the loss counts.
 _SETTLED = 8
-"""Steps after which a rise of the loss counts."""
 
 Curve = Sequence[tuple[float, float]]
 """Learning rates and losses."""

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+# 16 random bits per element, so a probability is met to within 1 / 131,072.
 _LEVELS = 2**16
-"""16 random bits per element, so a probability is met to within 1 / 131,072."""
 
 
 class _CheapDropout(torch.autograd.Function):

@@ -17,16 +17,15 @@ from torch.autograd.function import once_differentiable
 from tunetrail.learning.cpu_layers.recomputation import save, saved
 from tunetrail.learning.torch_internals import onednn_linear
 
+# Multiplications below which the call costs more than it gains.
 _LEAST_PRODUCTS = 2**22
-"""Multiplications below which the call costs more than it gains."""
+# Compiled products, one per combination of sizes, in each of oneDNN's two caches.
+#
+# A step needs fewer than 30. Each takes about a megabyte, so the default of 1,024 would fill
+# gigabytes in a training whose steps all have different numbers of tokens.
 _CACHED_PRODUCTS = 128
-"""Compiled products, one per combination of sizes, in each of oneDNN's two caches.
-
-A step needs fewer than 30. Each takes about a megabyte, so the default of 1,024 would fill
-gigabytes in a training whose steps all have different numbers of tokens.
-"""
+# Environment variables with the capacities of the caches, read at the first product.
 _CACHE_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-"""Environment variables with the capacities of the caches, read at the first product."""
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

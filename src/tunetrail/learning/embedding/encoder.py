@@ -38,8 +38,8 @@ _PROBES = [
     "one two three",
     "a text that is somewhat longer than the others, so that lengths differ",
 ]
+# Largest difference of vectors without padding, relative to the largest entry.
 _TOLERANCE = 1e-4
-"""Largest difference of vectors without padding, relative to the largest entry."""
 # A rule of thumb for English: it only decides how full a batch is.
 _CHARACTERS_PER_TOKEN = 4
 SHOWN_FROM = 500

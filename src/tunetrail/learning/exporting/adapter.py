@@ -18,8 +18,8 @@ from tunetrail.learning.cpu_layers.linear import restore_linear
 from tunetrail.learning.language_model.model import LanguageModel
 
 _FIRST_RANK = 32
+# Largest rest of a difference, as a share of the largest weight; float32 rounds to 6e-8.
 _ROUNDING = 1e-6
-"""Largest rest of a difference, as a share of the largest weight; float32 rounds to 6e-8."""
 _REFUSAL = (
     "was it trained without adapters, or with dora, qlora, pissa or olora? "
     "Export the model with --to merged."

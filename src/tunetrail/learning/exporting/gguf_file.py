@@ -18,8 +18,8 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 
 PRECISIONS = ("f32", "f16")
 """How weights are stored: in 4 or 2 bytes each."""
+# llama.cpp's architecture of each kind of model that is written.
 _ARCHITECTURES = {"llama": "LLAMA", "mistral": "LLAMA", "qwen2": "QWEN2"}
-"""llama.cpp's architecture of each kind of model that is written."""
 _QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -21,8 +21,8 @@ NDArray = np.ndarray[Any, np.dtype[Any]]
 GRAPH = Path("onnx") / "model.onnx"
 """Where sentence-transformers keeps the graph within the folder of a model."""
 OUTPUTS = ("last_hidden_state", "sentence_embedding")
+# Bytes of weights from which on they go to a file of their own: a graph has at most 2 GiB.
 _ONE_FILE = 2**30
-"""Bytes of weights from which on they go to a file of their own: a graph has at most 2 GiB."""
 
 
 class _Graph(nn.Module):

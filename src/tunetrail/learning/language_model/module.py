@@ -46,8 +46,8 @@ from tunetrail.learning.training.micro_batches import SharedBatch
 from tunetrail.learning.training.module import ComputeCost, TrainedModule
 from tunetrail.learning.training.sharding import is_sharded, shard, unsharded
 
+# Difference in nats per token below which float32 leaves open which answer is likelier.
 _TIE = 1e-6
-"""Difference in nats per token below which float32 leaves open which answer is likelier."""
 
 
 def load_language_model(path: str, **settings: Any) -> PreTrainedModel:

@@ -18,8 +18,8 @@ from tunetrail.learning.training.batching import length_batches
 from tunetrail.learning.training.out_of_memory import RowIndices, compute_batches
 from tunetrail.reporting.progress import progress_console
 
+# What tokens decode to that end within a character.
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-"""What tokens decode to that end within a character."""
 OnText = Callable[[str], None]
 """Takes the next piece of an answer; what it raises ends the writing."""
 

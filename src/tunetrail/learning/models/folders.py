@@ -22,6 +22,7 @@ _KNOWN_MODULE = re.compile(
     rf"sentence_transformers\.({_MODULE_PACKAGES})(\.\w+)?\.({_MODULE_CLASSES})"
 )
 
+# The largest sizes in a configuration, a hundred times above those of any model of today.
 _MODEL_LIMITS = {
     **dict.fromkeys(
         ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"), 2_000
@@ -32,9 +33,8 @@ _MODEL_LIMITS = {
     "vocab_size": 100_000_000,
     "max_position_embeddings": 1_000_000_000,
 }
-"""The largest sizes in a configuration, a hundred times above those of any model of today."""
+# transformers writes 10**30 where a tokenizer has no limit.
 _TOKENIZER_LIMITS = {"model_max_length": 10**31}
-"""transformers writes 10**30 where a tokenizer has no limit."""
 
 
 def check_model_folder(folder: Path, weight_files: str = "*.safetensors") -> Path:

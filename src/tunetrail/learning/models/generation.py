@@ -36,8 +36,8 @@ LONGEST_PROMPT = 512
 
 _TOP_K = 50
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019"
+# No tokenizer's tokens are longer on average, so later text needn't be tokenised to be cut.
 _CHARACTERS_PER_TOKEN = 20
-"""No tokenizer's tokens are longer on average, so later text needn't be tokenised to be cut."""
 
 
 @dataclass(frozen=True, slots=True)

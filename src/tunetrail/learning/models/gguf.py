@@ -14,10 +14,10 @@ from tunetrail.paths import cache_dir
 from tunetrail.scratch import scratch_folder, scratch_prefix, sweep
 
 _CONVERTED = re.compile(r"[^.].*-[0-9a-f]{16}")
+# A model that was used more recently may be in use by another process and is never removed.
 _IN_USE_SECONDS = 3600.0
-"""A model that was used more recently may be in use by another process and is never removed."""
+# How long another process may take to convert the model: large ones take many minutes.
 _MOST_SECONDS = 3600.0
-"""How long another process may take to convert the model: large ones take many minutes."""
 
 
 def convert_gguf(file: Path) -> Path:

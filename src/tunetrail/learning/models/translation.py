@@ -22,8 +22,8 @@ SHOWN_FROM = 200
 _BATCH = 32
 _BEAMS = 4
 _LONGEST = 512
+# Breaks between sentences: line breaks, or spaces after the end of one.
 _BREAK = re.compile(r"(\n+|(?<=[.!?]) +)")
-"""Breaks between sentences: line breaks, or spaces after the end of one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,12 +21,12 @@ from tunetrail.learning.recovery.signals import act_on_signal
 from tunetrail.learning.workers import PATIENCE_SECONDS, RankGroup, RanksFailedError, free_port
 
 _POLL_SECONDS = 0.2
+# How long node 0 waits at its end for the other nodes to leave.
 _LEAVE_SECONDS = 5
-"""How long node 0 waits at its end for the other nodes to leave."""
+# How long the other nodes may take to stop their ranks and to say how these have ended.
 _REPORT_SECONDS = 60
-"""How long the other nodes may take to stop their ranks and to say how these have ended."""
+# Silence for so long explains why ranks have failed: every second brings a sign of life.
 _SILENCE_AFTER_FAILURE_SECONDS = 15
-"""Silence for so long explains why ranks have failed: every second brings a sign of life."""
 
 
 class FirstNode:

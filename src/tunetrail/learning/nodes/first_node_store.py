@@ -17,8 +17,8 @@ from typing import TypeVar
 
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
+# How often a node says that it is alive.
 _SIGN_SECONDS = 1.0
-"""How often a node says that it is alive."""
 
 T = TypeVar("T")
 

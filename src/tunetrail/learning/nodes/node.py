@@ -14,8 +14,8 @@ from tunetrail.errors import ConfigError
 
 PORT_VARIABLE = "TUNETRAIL_NODE_PORT"
 _DEFAULT_PORT = 29501
+# Two jobs of SLURM can share a machine, so the port follows from the job's number.
 _FIRST_SLURM_PORT, _SLURM_PORTS = 15_000, 10_000
-"""Two jobs of SLURM can share a machine, so the port follows from the job's number."""
 # By these, Lightning would take this process for a rank, in trial runs as well; by the first one,
 # the ranks would look for their store at torchrun's agent, which doesn't listen on their port.
 _LAUNCHER_VARIABLES = (

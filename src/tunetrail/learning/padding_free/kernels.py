@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 _HALF = (torch.float16, torch.bfloat16)
 _PROBE = Segments(groups=((1, 9), (2, 4), (1, 1)))
+# Largest difference from attention in blocks, relative to the largest entry; other types: 1e-4.
 _TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Largest difference from attention in blocks, relative to the largest entry; other types: 1e-4."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,8 +23,8 @@ from tunetrail.learning.training.sharding import is_sharded
 
 CATCHABLE = ("cuda", "mps", "xpu")
 """Devices that raise an error when their memory is full."""
+# The best checkpoint, the last one, the last good one, and the one that is being written.
 _FILES = 4
-"""The best checkpoint, the last one, the last good one, and the one that is being written."""
 _GIB = 2.0**30
 
 

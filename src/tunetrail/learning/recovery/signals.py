@@ -17,9 +17,9 @@ from tunetrail.learning.training.micro_batches import SharedBatch
 logger = logging.getLogger(__name__)
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
+# Signals that a rank receives within this time are one request: SLURM signals every process of a
+# job, and the process that has started the ranks passes its signal on to them.
 _ONE_REQUEST_SECONDS = 1.0
-"""Signals that a rank receives within this time are one request: SLURM signals every process of a
-job, and the process that has started the ranks passes its signal on to them."""
 _asked_to_stop = threading.Event()
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _EMPTY_THOUGHTS = f"{THOUGHTS_BEGIN}\n\n{THOUGHTS_END}\n\n"
 _EMPTY_AT_START = re.compile(rf"\s*{THOUGHTS_BEGIN}\s*{THOUGHTS_END}\s*")
 _THOUGHTS_AT_START = re.compile(rf"\s*{THOUGHTS_BEGIN}.*?{THOUGHTS_END}\s*", re.DOTALL)
+# Characters of a text that have to be found again; templates may trim what is before them.
 _TAIL = 40
-"""Characters of a text that have to be found again; templates may trim what is before them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

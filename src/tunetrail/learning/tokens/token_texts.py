@@ -8,8 +8,8 @@ from tunetrail.learning.tokens.chat import TokenizedExample
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# Tokens of the text around a token.
 _BEFORE, _AFTER = 12, 4
-"""Tokens of the text around a token."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

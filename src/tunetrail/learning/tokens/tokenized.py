@@ -31,10 +31,10 @@ from tunetrail.learning.tokens.chat import (
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
+# Version of the files and of the tokenising; raise it if either changes.
 _FORMAT = 2
-"""Version of the files and of the tokenising; raise it if either changes."""
+# Items that are cached together, so that a new item rebuilds one block.
 _BLOCK = 256
-"""Items that are cached together, so that a new item rebuilds one block."""
 _TOKEN_FEATURES = ("input_ids", "attention_mask", "token_type_ids")
 
 

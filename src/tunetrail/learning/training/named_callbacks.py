@@ -21,12 +21,12 @@ from tunetrail.paths import conf_dir
 
 logger = logging.getLogger(__name__)
 
+# The section of a configuration: `_target_` and arguments by name.
 _Named = Mapping[str, Mapping[str, Any]]
-"""The section of a configuration: `_target_` and arguments by name."""
 
 PREFERENCE_ACCURACY = "val/preference_accuracy"
+# What modules log, and what stopping can therefore depend on.
 _METRICS = ("val/loss", PREFERENCE_ACCURACY, "train/loss", "train/gradient_norm")
-"""What modules log, and what stopping can therefore depend on."""
 
 _TEXT = Rule("a text", lambda value: isinstance(value, str))
 _TEXTS = Rule(

@@ -14,8 +14,8 @@ from tunetrail.learning.devices import device_kind
 logger = logging.getLogger(__name__)
 
 FLOAT32, FLOAT16_MIXED, BFLOAT16_MIXED = "32-true", "16-mixed", "bf16-mixed"
+# The CPU instructions of x86 and ARM, by torch's names.
 _BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
-"""The CPU instructions of x86 and ARM, by torch's names."""
 
 
 def resolve_precision(precision: str, use_mixed_precision: bool, device: str | None = None) -> str:

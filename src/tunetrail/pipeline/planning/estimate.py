@@ -101,8 +101,8 @@ class FixedSeconds:
     deployment: float = 2.0
 
 
+# A version is written, read again for its digest, checked, and exported as a plain folder.
 _MODEL_COPIES = 4
-"""A version is written, read again for its digest, checked, and exported as a plain folder."""
 
 
 def estimate_stages(

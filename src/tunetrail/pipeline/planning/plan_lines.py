@@ -4,8 +4,8 @@ from tunetrail.pipeline.planning.run_plan import FamilyPlan
 from tunetrail.reporting.readable import counted, duration
 
 COLUMNS = ("stage", "time", "what")
+# What stages are called, if not by their name.
 _STAGES = {"cross_validation": "cross-validation", "search": "learning rate"}
-"""What stages are called, if not by their name."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 

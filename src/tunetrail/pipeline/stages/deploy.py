@@ -33,8 +33,8 @@ from tunetrail.stores.ledger import pack_row_ids, present_actor
 
 logger = logging.getLogger(__name__)
 
+# Test rows on which a registered version must give the trained model's outputs.
 _PROBES = 8
-"""Test rows on which a registered version must give the trained model's outputs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,8 +49,8 @@ from tunetrail.stores.run_tags import FAMILY_TAG, TEST_ROWS_TAG
 
 logger = logging.getLogger(__name__)
 
+# Of a digest that people compare by eye.
 _DIGEST_CHARACTERS = 8
-"""Of a digest that people compare by eye."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,8 @@ from tunetrail.pipeline.stages.prepare import PreparedRows
 
 logger = logging.getLogger(__name__)
 
+# Rows below which nothing can be ranked.
 _LEAST_ROWS = 2
-"""Rows below which nothing can be ranked."""
 
 
 def check_same_file(general_file: GeneralFile | None, state: RunState) -> None:

@@ -25,8 +25,8 @@ from tunetrail.pipeline.version_to_beat import version_to_beat
 
 logger = logging.getLogger(__name__)
 
+# Learnt rows that test rows are compared with, the newest: more would take longer than 2 min.
 _MOST_ROWS = 1_000_000
-"""Learnt rows that test rows are compared with, the newest: more would take longer than 2 min."""
 
 
 def leave_out_learnt(context: StageContext, prepared: PreparedRows) -> PreparedRows:

@@ -32,8 +32,8 @@ from tunetrail.pipeline.version_to_beat import version_to_beat
 
 logger = logging.getLogger(__name__)
 
+# Folder of the run in which earlier sessions are prepared.
 _REPLAYED_SESSIONS = "replayed"
-"""Folder of the run in which earlier sessions are prepared."""
 
 
 @dataclass(frozen=True, kw_only=True)

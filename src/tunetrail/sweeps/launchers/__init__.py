@@ -33,12 +33,12 @@ _CLASSES: dict[str, type[JobLauncher]] = {
     "ray": RayLauncher,
 }
 LAUNCHERS = (_BASIC, *_CLASSES)
+# The package that declares the settings of a launcher, and the extra that installs it.
 _PLUGINS = {
     "joblib": ("hydra_joblib_launcher", "joblib"),
     "submitit_local": ("hydra_submitit_launcher", "slurm"),
     "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
 }
-"""The package that declares the settings of a launcher, and the extra that installs it."""
 
 
 @dataclass(kw_only=True)

@@ -7,8 +7,8 @@ from tunetrail.errors import ConfigError
 from tunetrail.sweeps.launchers.base import JobLauncher
 from tunetrail.sweeps.launchers.jobs import Job, JobEnd, run_in_process
 
+# Settings that hydra-joblib-launcher declares as texts and joblib takes as whole numbers, too.
 _INTEGERS = ("pre_dispatch", "batch_size", "max_nbytes")
-"""Settings that hydra-joblib-launcher declares as texts and joblib takes as whole numbers, too."""
 
 
 class JoblibLauncher(JobLauncher):

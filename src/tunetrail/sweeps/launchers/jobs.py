@@ -17,8 +17,8 @@ from tunetrail.errors import TunetrailError
 from tunetrail.paths import private_file, private_folder
 
 _ERROR = "error: "
+# How much of the end of a log is searched for the error.
 _TAIL_BYTES = 65536
-"""How much of the end of a log is searched for the error."""
 _POLL_SECONDS = 0.2
 
 

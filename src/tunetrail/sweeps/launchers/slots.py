@@ -8,6 +8,7 @@ from tunetrail.hardware import cpu_count
 
 _SLOTS_WITHOUT_GPU = 2
 _GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
+# What torch, numpy, scipy, pandas and the tokenizers read when they are imported.
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -15,7 +16,6 @@ _THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "RAYON_NUM_THREADS",
 )
-"""What torch, numpy, scipy, pandas and the tokenizers read when they are imported."""
 
 
 @dataclass(frozen=True, kw_only=True)
