@@ -1,1 +1,1 @@
-"""Benchmarks: what the documents claim of speed and memory, measured anew by `make bench`. No part of the package."""
+"""Benchmarks: what the documents claim of speed and memory, measured again by `make bench`. No part of the package."""

@@ -18,11 +18,11 @@ class FoundCopies:
 
     Attributes:
         planted: Near copies whose source stayed.
-        found: Those of them that were set aside as duplicates.
+        found: Planted copies that were set aside as duplicates.
         taken: Rows set aside as near-duplicates.
-        right: Those of them that have a similarity of at least 0.8 to the row that they were set
+        right: Taken rows that have a similarity of at least 0.8 to the row that they were set
             aside for.
-        accidental: Those among the right ones that weren't planted as near copies of a row or of
+        accidental: Right rows that weren't planted as near copies of a row or of
             its copy.
         hard: Similar rows that are no copies, of which `hard_taken` were set aside all the same.
     """

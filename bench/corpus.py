@@ -66,7 +66,7 @@ class MadeRow:
 
 
 def made_rows(count: int, seed: int) -> Iterator[MadeRow]:
-    """Yield `count` rows; those that are made from another one come behind it."""
+    """Yield `count` rows; a row that is made from another one comes after it."""
     rng = random.Random(seed)
     remembered: list[MadeRow] = []
     kinds = ["plain", *_SHARES]

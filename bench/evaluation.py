@@ -81,7 +81,7 @@ def _measure(shape: str, rows: int) -> Result:
 def _timed(
     seconds: dict[str, float], step: str, function: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> Any:
-    """Return what a function returns, and add the seconds that it takes to those of a step."""
+    """Return what a function returns, and add its seconds to the seconds of a step."""
     start = time.perf_counter()
     result = function(*args, **kwargs)
     seconds[step] = seconds.get(step, 0.0) + time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What whole trainings learn, beside the peers': STS-B, Banking77 or GSM8K, as the columns of the files say.
+"""What whole trainings learn, next to the peers': STS-B, Banking77 or GSM8K, as the columns of the files say.
 
 `make bench ONLY=quality DATA=train.csv TEST=dev.csv`: scored pairs (Spearman), texts with labels
 (nearest neighbours) or questions with answers (loss and exact match). Each round is another seed.

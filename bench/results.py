@@ -1,4 +1,4 @@
-"""Results of benchmarks: figures over rounds, beside the machine and the versions they hold for. Measures nothing."""
+"""Results of benchmarks: figures over rounds, with the machine and the versions they hold for. Measures nothing."""
 
 import importlib.metadata
 import json

@@ -15,7 +15,7 @@ MAX_LENGTH = 512
 
 
 def run(options: Options) -> list[Result]:
-    """Train all weights by each side. TRL's own default, gradient checkpointing, is measured once beside them."""
+    """Train all weights by each side. TRL's own default, gradient checkpointing, is measured once in addition."""
     require("datasets", "accelerate", "trl")
     rows = training_rows("completion", options, rows=ROWS, batch_size=BATCH_SIZE, held_out=HELD_OUT)
     peers = [

@@ -71,7 +71,7 @@ def scored(
     records: Sequence[Record],
     config: EvaluationConfig,
 ) -> Scores:
-    """Return the scores of a model with those of its answers to all records."""
+    """Return the scores of a model, with the scores of its answers to all records."""
     started = time.perf_counter()
     scores = score_language_model(learner, model, records, [], config)
     scores = add_answers(learner, model, records, scores, config)

@@ -1,1 +1,1 @@
-"""Training and encoding measured beside the peers: equal work, fresh processes, rounds in turn."""
+"""Training and encoding measured next to the peers: equal work, fresh processes, rounds in turn."""

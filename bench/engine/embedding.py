@@ -51,7 +51,7 @@ def train_with_tunetrail(*, task: dict[str, Any], folder: str, keep: str = "") -
 def train_with_sentence_transformers(
     *, task: dict[str, Any], folder: str, keep: str = ""
 ) -> dict[str, Any]:
-    """Train with SentenceTransformerTrainer, its defaults kept but for the task's own values; as above."""
+    """Train with SentenceTransformerTrainer, with its defaults except for the task's own values; as above."""
     from datasets import Dataset
     from sentence_transformers import (
         SentenceTransformer,

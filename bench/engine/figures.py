@@ -1,4 +1,4 @@
-"""Figures of a comparison: tunetrail beside its peer, round by round. Measures nothing."""
+"""Figures of a comparison: tunetrail next to its peer, round by round. Measures nothing."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ def comparison(
         unit: Of that speed.
         targets: What must be reached.
         before: Loss of the untrained model on the held-out rows.
-        details: Kept beside the figures.
+        details: Kept next to the figures.
     """
     own = runs[OURS]
     peers = [arm for arm in runs if arm != OURS]

@@ -115,13 +115,13 @@ def _exact_match(model: str, rows: Sequence[Row], measure: dict[str, Any]) -> fl
 
 
 def is_right(answer: str, solution: str) -> bool:
-    """Whether an answer ends with the solution's number: behind `####`, or else its last number."""
+    """Whether an answer ends with the solution's number: after `####`, or else its last number."""
     wanted, found = final_number(solution), final_number(answer)
     return wanted is not None and wanted == found
 
 
 def final_number(text: str) -> float | None:
-    """Return the number behind `####`, else the last number of the text, None without any."""
+    """Return the number after `####`, or else the last number of the text, None without any."""
     marked = _ANSWER.findall(text) or re.findall(r"[-+]?\d[\d,]*(?:\.\d+)?", text)
     return float(marked[-1].replace(",", "")) if marked else None
 

@@ -120,7 +120,7 @@ def read_records(path: Path, shape: str) -> list[Row]:
 
 
 def name_of(path: Path) -> str:
-    """Return a file's name behind its folder's: many files are called train."""
+    """Return a file's name after its folder's: many files are called train."""
     return "/".join(path.resolve().parts[-2:])
 
 

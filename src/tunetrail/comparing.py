@@ -181,14 +181,16 @@ def _choose_columns(
     chosen = [source[0] for source in sources]
 
     for pivot in itertools.chain.from_iterable(sources):
-        on_same_rows = [
-            next((model for model in source if same_rows([pivot, model])), None)
-            for source in sources
-        ]
+        on_same_rows = [_scored_on_rows_of(pivot, source) for source in sources]
         if None not in on_same_rows:
             return [model for model in on_same_rows if model is not None]
     # Their difference becomes a readable error.
     return chosen
+
+
+def _scored_on_rows_of(pivot: ScoredModel, candidates: Sequence[ScoredModel]) -> ScoredModel | None:
+    """Return the first candidate that was scored on the pivot's rows; None if there is none."""
+    return next((model for model in candidates if same_rows([pivot, model])), None)
 
 
 def _sources(

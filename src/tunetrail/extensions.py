@@ -99,11 +99,9 @@ class ExtensionPoint:
         One that can't be used is left out, with one warning in a process: a broken package must not
         stop the work with others.
         """
-        return [
-            loaded
-            for loaded in (_loaded_or_none(self, name, tuple(sys.path)) for name in self.names())
-            if loaded is not None
-        ]
+        path = tuple(sys.path)
+        loaded = [_loaded_or_none(self, name, path) for name in self.names()]
+        return [extension for extension in loaded if extension is not None]
 
 
 @dataclass(frozen=True, kw_only=True)

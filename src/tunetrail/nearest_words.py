@@ -30,10 +30,12 @@ def nearest_words(
     if meaning in by_folded:
         return [by_folded[meaning]]
 
-    alike = difflib.get_close_matches(folded_word, by_folded, n=max(most, len(by_folded)) or 1)
+    similar_words = difflib.get_close_matches(
+        folded_word, by_folded, n=max(most, len(by_folded)) or 1
+    )
     # The sort is stable: words with one typing error keep their order, and come first.
-    alike.sort(key=lambda name: not is_single_typo(folded_word, name))
-    return [by_folded[name] for name in alike[:most]]
+    similar_words.sort(key=lambda name: not is_single_typo(folded_word, name))
+    return [by_folded[name] for name in similar_words[:most]]
 
 
 def is_single_typo(word: str, meant: str) -> bool:

@@ -173,8 +173,8 @@ class Watch:
             session_id: The session.
             family: The family.
             last: The last training of it; None if there was none.
-            uncollected: The number of log entries that no samples were made from, by session;
-                those of a session that is collected here are removed.
+            uncollected: The number of log entries that no samples were made from, by session; a
+                session that is collected here is removed.
         """
         config, database = self._request.watch, self._database
         since = None if last is None else last.created_at

@@ -216,7 +216,7 @@ def test_hopeless_job_is_pruned_and_leaves_no_folder(start_sweep: Callable[..., 
 
     assert (learnt.state, pruned.state) == (JobState.FINISHED, JobState.PRUNED)
     assert pruned.reason is not None and pruned.mlflow_run_id is not None
-    assert "is behind other jobs (hydra.sweeper.pruner=median)" in pruned.reason
+    assert "is worse than other jobs' (hydra.sweeper.pruner=median)" in pruned.reason
     assert sweep.folders() == {sweep.folder_of(learnt)}
     for run_id in (pruned.mlflow_run_id, sweep.folder_of(pruned)):
         tags = sweep.tags(run_id)

@@ -132,9 +132,8 @@ def _print_family(family: "FamilyReproduction", console: "Console") -> None:
     for pair in family.metrics:
         cells = [pair.name, _number(pair.then), _number(pair.now), _yes_or_no(pair.equal)]
         table.add_row(*(printable(cell, console) for cell in cells))
-    then, now = (None if digest is None else digest[:_SHOWN_DIGITS] for digest in family.weights)
-    cells = ["weights (SHA-256)", then or "unknown", now or "unknown"]
-    table.add_row(*cells, _yes_or_no(family.same_weights))
+    digests = map(_shown_digest, family.weights)
+    table.add_row("weights (SHA-256)", *digests, _yes_or_no(family.same_weights))
     console.print(table)
 
     divergence = family.divergence
@@ -166,6 +165,10 @@ def _print_rows(family: "FamilyReproduction", console: "Console") -> None:
 def _number(value: float | None) -> str:
     """Return a metric with all digits that tell it from its neighbours."""
     return "none" if value is None else repr(value)
+
+
+def _shown_digest(digest: str | None) -> str:
+    return "unknown" if digest is None else digest[:_SHOWN_DIGITS]
 
 
 def _yes_or_no(equal: bool | None) -> str:

@@ -39,7 +39,7 @@ class PreparationConfig:
 
     chunk_rows: int = setting(10_000, at_least(1))
     """Rows that a process holds in memory at a time. Each chunk is cached by its content,
-    so that one new row only rebuilds one chunk."""
+    so that a new row only rebuilds its own chunk."""
 
     workers: int = setting(0, at_least(0, " (0: one per core)"))
     """Processes that work on chunks; 0 starts one per core."""

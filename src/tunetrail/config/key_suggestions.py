@@ -102,15 +102,15 @@ def _by_section(key: str, groups: Collection[str], model_type: str) -> list[str]
         if child.startswith(prefix) and "." not in child.removeprefix(prefix)
     ]
     wrong_name = names[known_names]
-    alike = [child for child in children if is_single_typo(wrong_name, child)]
-    if not alike:
+    similar_names = [child for child in children if is_single_typo(wrong_name, child)]
+    if not similar_names:
         return []
 
-    corrected = ".".join([f"{prefix}{alike[0]}", *names[known_names + 1 :]])
+    corrected = ".".join([f"{prefix}{similar_names[0]}", *names[known_names + 1 :]])
     if is_known_key(corrected):
         return [corrected]
     # The names below it may be wrong as well.
-    return suggest_keys(corrected, groups, model_type) or [f"{prefix}{alike[0]}"]
+    return suggest_keys(corrected, groups, model_type) or [f"{prefix}{similar_names[0]}"]
 
 
 def _by_name(key: str, model_type: str) -> list[str]:

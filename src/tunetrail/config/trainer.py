@@ -55,8 +55,8 @@ class TrainerConfig:
     launcher: str = setting("local", one_of("local", "ray"))
     """Who starts the processes of the devices: `local` this machine, `ray` a Ray cluster, through
     Ray Train's TorchTrainer (`pip install 'tunetrail[ray]'`; `RAY_ADDRESS` names the cluster,
-    otherwise one is started here). `devices` are then those of the cluster, whose machines must
-    all see `output_dir`, the models and `cache_dir` under the same paths."""
+    otherwise one is started here). `devices` then counts devices of the cluster, whose machines
+    must all see `output_dir`, the models and `cache_dir` under the same paths."""
 
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Further Lightning callbacks, each under a name of your choice: `_target_` names the

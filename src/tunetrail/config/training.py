@@ -107,8 +107,8 @@ class BatchesConfig:
 
     accumulate: int = setting(1, at_least(1))
     """Batches whose gradients add up to one optimizer step; each row or supervised token
-    counts the same, whichever batch it is in. A loss that compares rows only compares those
-    of one batch."""
+    counts the same, whichever batch it is in. A loss that compares rows only compares the
+    rows of a batch."""
 
     effective_size: int = setting(32, at_least(1))
     """Rows per optimizer step, over all devices, with `training.batch_size=auto`; without

@@ -88,7 +88,7 @@ class _RowRepair:
 
     def __init__(self, config: CleaningConfig, scrubber: Scrubber) -> None:
         self.config = config
-        # Remembers the passwords that one cell tells, to replace them in the other cells too.
+        # Remembers the passwords that a cell tells, to replace them in the other cells too.
         self.scrubber = scrubber.of_row()
         # Dicts as ordered sets: a row has each reason once, in the order of the columns.
         self.reasons: dict[str, None] = {}

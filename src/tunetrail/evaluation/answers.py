@@ -95,10 +95,12 @@ def mask_answers(scores: Scores, mask: Callable[[str], str]) -> Scores:
     """
     if WRITTEN not in scores.per_example:
         return scores
-    answers = scores.per_example[WRITTEN]
-    masked = [None if answer is None else mask(answer) for answer in answers]
-    texts = {WRITTEN: np.array(masked, dtype=object)}
-    return replace(scores, per_example=scores.per_example | texts)
+
+    answers = scores.per_example[WRITTEN].astype(object)
+    for index, answer in enumerate(answers):
+        if answer is not None:
+            answers[index] = mask(answer)
+    return replace(scores, per_example={**scores.per_example, WRITTEN: answers})
 
 
 def _values_of(answer: str, expected: str, checks: AnswerChecks) -> dict[str, float]:

@@ -307,7 +307,7 @@ def _detectable_gain(differences: Floats, confidence: float, clusters: int) -> f
 
 
 def _heaviest_share(scores: Scores) -> float | None:
-    """Return the share of the metric's weight that one example holds; None if all are equal."""
+    """Return the largest share of the metric's weight in one example; None if all are equal."""
     weight = metric_named(scores.metric).weight
     if weight is None:
         return None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Pairs that are drawn: those of ten models.
+# Pairs that are drawn: ten models have as many.
 _MOST_PAIRS = 45
 # Characters of each of the two names of a pair.
 _PAIR_CHARACTERS = 16

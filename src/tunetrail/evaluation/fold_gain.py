@@ -269,10 +269,9 @@ def _pooled(fold_scores: Sequence[Scores]) -> Scores:
     The number of documents is known if all folds rank as many.
     """
     first = fold_scores[0]
-    per_example = {
-        name: np.concatenate([scores.per_example[name] for scores in fold_scores])
-        for name in first.per_example
-    }
+    per_example = {}
+    for name in first.per_example:
+        per_example[name] = np.concatenate([scores.per_example[name] for scores in fold_scores])
     # Of all folds' corpora, in order: what is compared has to be equal fold by fold.
     corpora = [scores.corpus for scores in fold_scores]
     documents = {scores.documents for scores in fold_scores}

@@ -78,7 +78,7 @@ def drawn_counts(clusters: int, samples: int, seed: int) -> Iterator[Floats]:
         block = min(height, samples - start)
         drawn = generator.integers(clusters, size=(block, clusters), dtype=np.uint32)
 
-        # Each resample counts in a range of its own, so that one call counts the whole block.
+        # Each resample counts in a range of its own, so that a single call counts the block.
         cells = drawn.astype(np.int64) + clusters * np.arange(block)[:, np.newaxis]
         counts = np.bincount(cells.ravel(), minlength=block * clusters)
         yield counts.reshape(block, clusters).astype(np.float64)

@@ -241,8 +241,11 @@ def _is_pair(record: Record) -> bool:
 
 def _row_ids(records: Sequence[Record]) -> list[int | None]:
     """Return the row of each record; None if it is in no row of the session."""
-    row_ids = [record.get("row_id") for record in records]
-    return [None if row_id == NO_ROW else row_id for row_id in row_ids]
+    row_ids = []
+    for record in records:
+        row_id = record.get("row_id")
+        row_ids.append(None if row_id == NO_ROW else row_id)
+    return row_ids
 
 
 def _column(records: Sequence[Record], name: str) -> list[Any]:

@@ -134,7 +134,7 @@ class ModelTrainingNode:
             on_validation: Receives the monitored value of each validation; may raise `Pruned` to
                 end the run.
             pins: The samples and the root that the training begins with, whatever has come since;
-                None for those of now.
+                None for the present ones.
 
         Returns:
             The outcome, in the state `fitted` or `pruned`.

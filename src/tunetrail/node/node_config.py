@@ -33,7 +33,8 @@ class NodeConfig:
     training_config: Mapping[str, Mapping[str, Any]] | None = None
     """For `embedding` and `llm`, any of `batch_size`, `learning_rate`, `num_epochs`,
     `warmup_steps`, `weight_decay`, `use_mixed_precision`, `max_grad_norm`,
-    `early_stopping_patience` and `logging_steps`; they replace those of `settings.TYPE.training`.
+    `early_stopping_patience` and `logging_steps`; they replace the values in
+    `settings.TYPE.training`.
     """
 
     settings: Settings = field(default_factory=Settings)

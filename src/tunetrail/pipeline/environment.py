@@ -127,8 +127,11 @@ def _differing(kind: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> It
     for name in sorted(then.keys() | now.keys()):
         old, new = then.get(name), now.get(name)
         if old != new:
-            texts = [None if value is None else str(value) for value in (old, new)]
-            yield Difference(kind=kind, name=name, then=texts[0], now=texts[1])
+            yield Difference(kind=kind, name=name, then=_as_text(old), now=_as_text(new))
+
+
+def _as_text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 @functools.cache

@@ -148,10 +148,10 @@ def _details_of(
 def _query_texts(rows: pd.DataFrame) -> list[str]:
     """Return what a model is asked in each row: its first text, or all turns of a conversation."""
     has_query = rows["shape"].map(lambda name: bool(shape_named(name).texts))
-    return [
-        texts[0] if is_query else "\n".join(texts)
-        for texts, is_query in zip(texts_of_rows(rows), has_query, strict=True)
-    ]
+    queries = []
+    for texts, is_query in zip(texts_of_rows(rows), has_query, strict=True):
+        queries.append(texts[0] if is_query else "\n".join(texts))
+    return queries
 
 
 def row_details(

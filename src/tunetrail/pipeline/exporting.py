@@ -18,7 +18,7 @@ from tunetrail.pipeline.root_sources import RegisteredRoot
 from tunetrail.scratch import scratch_folder, sweep
 
 DESCRIPTION = "export.json"
-"""The file of an exported folder that says which version it is; `SHA256SUMS` is beside it."""
+"""The file of an exported folder that says which version it is; `SHA256SUMS` is next to it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

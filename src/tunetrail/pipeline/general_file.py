@@ -35,8 +35,8 @@ class GeneralFile:
     Attributes:
         name: The name of the file, without its folder.
         digest: SHA-256 (hex) of the file.
-        rows: The rows of the family's kind, checked and cleaned like those of a session; the
-            `row_id` is the position in the file, from 1; that of the sample if a row gives several.
+        rows: The rows of the family's kind, checked and cleaned as a session's rows are. The
+            `row_id` is the position in the file, from 1, or the sample's if a row gives several.
     """
 
     name: str

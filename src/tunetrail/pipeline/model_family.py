@@ -81,7 +81,7 @@ class ModelFamily:
         corpus: Takes the train side and further rows of the session that aren't scored; returns
             the rows that the held-out ones are ranked against. None if nothing is ranked.
         add_answers: Takes held-out records, their scores and the settings of the evaluation;
-            returns the scores with those of what the model writes. None if it writes nothing.
+            returns the scores, with the scores of its written answers. None if it writes nothing.
         scorable: Takes records; returns for each whether the model sees anything to score in it.
             None if it always does.
         comparing: Takes a learner, models and records; returns the learner that scores the same

@@ -35,7 +35,7 @@ def embedding_monitors(
     if not metrics:
         return []
 
-    # Those of installed packages come last: `auto` takes the first.
+    # Metrics of installed packages come last: `auto` takes the first.
     further = [own for own in metrics_of_vectors(config) if shape in own.metric.shapes]
     computed_with: dict[str, Sequence[FurtherMetric]] = dict.fromkeys(metrics, ())
     computed_with |= {own.metric.name: [own] for own in further}

@@ -238,7 +238,7 @@ def _raise_absence(folder: Path, trainer: TrainerConfig) -> None:
     if not waiting:
         return
 
-    # Whoever waited has told so, and a rank that hangs was killed without a word.
+    # A rank that waited has reported it; a rank that hangs was killed before it could.
     ranks = waiting[0]["ranks"]
     absent = [rank for rank in range(ranks) if rank not in failures]
     if absent:

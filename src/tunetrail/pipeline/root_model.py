@@ -21,8 +21,8 @@ def load_root(
 
     Args:
         family: `embedding` or `llm`.
-        settings: Settings whose stores are meant, such as those of a `ModelTrainingNode`: its
-            MLflow store, prefix and database. The other arguments take precedence.
+        settings: Settings that name the MLflow store, its prefix and the database, such as a
+            `ModelTrainingNode`'s. The other arguments take precedence.
         tracking_uri: The MLflow store; by default `sqlite:///mlflow.db`.
         database_url: The database whose ledger tells the digest of root's files; without it, the
             version's own tag tells it.

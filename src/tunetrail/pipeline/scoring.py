@@ -51,8 +51,8 @@ class RememberingLearner:
     def vectors(self, model: Any, texts: Sequence[str], *, role: str) -> Any:
         """Return the unit vectors of texts, [texts, dimensions]; the model is always the same."""
         new_texts = [text for text in texts if (role, text) not in self._vector_of]
-        # Texts that are all new stay as they are, so that the batches, and with them the last
-        # digits, are those of a learner that remembers nothing.
+        # Texts that are all new stay as they are: a learner that remembers nothing would make the
+        # same batches, on which the last digits depend.
         if len(new_texts) < len(texts):
             new_texts = list(dict.fromkeys(new_texts))
         if new_texts:

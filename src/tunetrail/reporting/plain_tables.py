@@ -8,7 +8,7 @@ from tunetrail.reporting.readable import readable
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]) -> str:
     """Return a table and the lines below it as text, of which a terminal obeys nothing."""
-    cells = [[_one_line(cell) for cell in row] for row in (columns, *rows)]
+    cells = [list(map(_one_line, row)) for row in (columns, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
 

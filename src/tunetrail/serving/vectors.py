@@ -82,4 +82,4 @@ def _row(index: int, vector: Vectors, as_base64: bool) -> dict[str, Any]:
 def _check_dimensions(dimensions: int | None, loaded: LoadedVersion) -> None:
     model_dimensions = loaded.model.get_embedding_dimension()
     if dimensions not in (None, model_dimensions):
-        raise RefusedError(400, f"dimensions must be {model_dimensions}, those of the model.")
+        raise RefusedError(400, f"dimensions must be {model_dimensions}, as many as the model has.")

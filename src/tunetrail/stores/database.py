@@ -132,7 +132,7 @@ class DatabaseManager:
         Args:
             session_id: The session of the rows, which is created if it doesn't exist.
             rows: Mappings of columns to values, a pandas DataFrame, or the broken pieces of a file.
-                The columns are those of a shape or of a convention such as Alpaca.
+                Their columns belong to a shape or to a convention such as Alpaca.
             kind: The kind of the samples.
             columns: Columns of the rows by the name under which they are read, such as
                 `{"anchor": "question"}`.

@@ -157,10 +157,10 @@ def _derive_items(
     if type(row) is not SourceRow and not isinstance(row, Mapping):
         raise SampleError(f"row must be a mapping of columns to values, got {type(row).__name__}.")
 
-    return [
-        item if _is_plain(item) else _storable_item(item, source, row_number)
-        for item in derive(row)
-    ]
+    items: list[Sample | Rejection] = []
+    for item in derive(row):
+        items.append(item if _is_plain(item) else _storable_item(item, source, row_number))
+    return items
 
 
 def _is_plain(item: Sample | LeftOut) -> TypeGuard[Sample]:

@@ -229,8 +229,9 @@ def select_runs(
     Raises:
         UserError: A condition can't be read, or no run has such a key.
     """
-    conditions = parse_conditions(where, runs)
-    selected = [run for run in runs if all(condition.holds(run) for condition in conditions)]
+    selected = list(runs)
+    for condition in parse_conditions(where, runs):
+        selected = list(filter(condition.holds, selected))
     if sort is None:
         return selected
     return sort_runs(selected, find_key("--sort", sort, runs), descending=descending)

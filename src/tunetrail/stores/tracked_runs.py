@@ -191,7 +191,7 @@ class TrackedRun:
 
     @property
     def _server(self) -> str:
-        """The address of MLflow's pages: those of the server, or of `tunetrail ui`."""
+        """The address of MLflow's pages: the server's own, or the one of `tunetrail ui`."""
         uri = self.tracker.config.uri
         return shown_uri(uri) if uri.startswith("http") else LOCAL_PAGES
 

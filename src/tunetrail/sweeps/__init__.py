@@ -53,5 +53,5 @@ def check_folder(changes_folder: bool | None) -> None:
         "hydra.job.chdir",
         "false",
         changes_folder,
-        "Relative paths are those of the folder in which tunetrail is started.",
+        "Relative paths begin in the folder in which tunetrail is started.",
     )

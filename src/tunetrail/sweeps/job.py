@@ -121,8 +121,8 @@ class _Pruning:
             return
 
         reason = (
-            f"{validation.metric} of {validation.value:.4g} at step {validation.step} is behind "
-            f"other jobs (hydra.sweeper.pruner={self.study.plan.search.pruner})"
+            f"{validation.metric} of {validation.value:.4g} at step {validation.step} is worse "
+            f"than other jobs' (hydra.sweeper.pruner={self.study.plan.search.pruner})"
         )
         seconds = time.monotonic() - self.started_at
         self.study.prune_job(self.number, reason, seconds=seconds, steps=validation.step)

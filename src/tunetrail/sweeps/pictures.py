@@ -94,10 +94,10 @@ def parallel_figure(summary: SweepSummary, study: SweepStudy) -> "Figure":
     names = list(summary.importances or distributions)[:_MOST_AXES]
     params = {trial.number: trial.params for trial in study.optuna_study.get_trials(deepcopy=False)}
     jobs = summary.finished
-    columns = [
-        _ParameterAxis(distributions[name], [params[job.number][name] for job in jobs])
-        for name in names
-    ]
+    columns = []
+    for name in names:
+        values = [params[job.number][name] for job in jobs]
+        columns.append(_ParameterAxis(distributions[name], values))
     objective = np.array(list(map(_first_value, jobs)))
     heights = np.column_stack([*(column.heights for column in columns), _scaled(objective)])
 
@@ -142,10 +142,14 @@ def front_figure(summary: SweepSummary) -> "Figure":
     axes.plot(*zip(*sorted(on_front), strict=True), color=BLUE, linewidth=1, zorder=1)
     style_axes(axes)
     _show_decimals(axes)
-    arrows = ["higher" if goal.higher_is_better else "lower" for goal in summary.objectives]
-    axes.set_xlabel(f"{drawable(summary.labels[0])} ({arrows[0]} is better)", **TEXT)
-    axes.set_ylabel(f"{drawable(summary.labels[1])} ({arrows[1]} is better)", **TEXT)
+    axes.set_xlabel(_label_with_direction(summary, 0), **TEXT)
+    axes.set_ylabel(_label_with_direction(summary, 1), **TEXT)
     return figure
+
+
+def _label_with_direction(summary: SweepSummary, index: int) -> str:
+    better = "higher" if summary.objectives[index].higher_is_better else "lower"
+    return f"{drawable(summary.labels[index])} ({better} is better)"
 
 
 class _ParameterAxis:

@@ -67,7 +67,7 @@ class SweepStudy:
             space: The parameters that vary.
             overrides: What the sweep was started with, without passwords.
             settings: What the first job was composed of, by key.
-            pins: The samples and the root that jobs begin with; None for those of their own start.
+            pins: The samples and the root that jobs begin with; None if each job reads its own.
         """
         plan = SweepPlan(
             objectives=tuple(objectives),
@@ -277,8 +277,10 @@ def best_of(jobs: Sequence[SweepJob], objectives: Sequence[Objective]) -> SweepJ
     """Return the finished job with the best objectives, of equal ones the first; None without."""
 
     def cost(job: SweepJob) -> tuple[float, ...]:
-        pairs = zip(objectives, job.values or (), strict=True)
-        return tuple(-value if goal.higher_is_better else value for goal, value in pairs)
+        costs = []
+        for goal, value in zip(objectives, job.values or (), strict=True):
+            costs.append(-value if goal.higher_is_better else value)
+        return tuple(costs)
 
     finished = [job for job in jobs if job.state == JobState.FINISHED]
     return min(finished, key=cost, default=None)

@@ -86,9 +86,10 @@ class SweepSummary:
             f"{value_in_words(self.best_job)}."
         )
         if self.overlapping:
-            is_one = self.overlapping == 1
-            others = "another job's" if is_one else f"those of {self.overlapping} other jobs"
-            words += f" Its interval overlaps with {others}: their order may be chance."
+            others = "interval of another job"
+            if self.overlapping > 1:
+                others = f"intervals of {self.overlapping} other jobs"
+            words += f" Its interval overlaps with the {others}: their order may be chance."
         return words
 
     def to_dict(self) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def test_jobs_come_from_best_to_worst_and_failed_ones_last(
     assert summary.counts_in_words == "6 jobs: 1 failed, 5 finished"
     assert summary.best_in_words == (
         "Best by nDCG@10 of the validation rows: job 2 (rate=2e-5, optimizer=adamw) with 0.7000 "
-        "(0.6500 … 0.7500). Its interval overlaps with those of 2 other jobs: their order may be chance."
+        "(0.6500 … 0.7500). Its interval overlaps with the intervals of 2 other jobs: "
+        "their order may be chance."
     )
     assert summary.decision is None
 

@@ -162,7 +162,7 @@ def _rows_to_learn(rows: _Integers, label_ids: _Integers) -> _Integers:
 def _discriminant_logits(x: _Floats, label_ids: _Integers, held_out: _Floats) -> _Floats:
     """Learn labels by linear discriminant analysis, and return their logits, [held_out, labels].
 
-    The labels are those of the rows, ascending.
+    The labels are the rows' own, ascending.
     """
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=_SHRINKAGE)
     model.fit(x, label_ids)

@@ -79,7 +79,7 @@ def check_sources(mapping: Mapped, columns: Iterable[str]) -> None:
         if target in present and target not in mapping.values():
             raise SampleError(
                 f"--columns must map to a column that the file lacks, got {target!r}, which it "
-                f"has. Read that one under another name as well."
+                f"has. Read the file's own {target!r} under another name as well."
             )
 
 

@@ -192,7 +192,7 @@ def _is_prepared(folder: Path) -> bool:
 
 
 REPLAYED_SIDE = "replayed"
-"""The name of the file of rows of earlier sessions, next to those of the sides."""
+"""The name of the file of rows of earlier sessions, next to the files of the sides."""
 
 
 def side_file(folder: Path, side: str) -> Path:

@@ -46,7 +46,7 @@ from tunetrail.errors import SampleError
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.reporting.readable import counted
 
-# Libraries whose versions can change what is decided here, besides those of the chunks.
+# Libraries whose versions can change what is decided here, in addition to the chunks' libraries.
 _LIBRARIES = ("pandas", "scikit-learn", "scipy")
 
 

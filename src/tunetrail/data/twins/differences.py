@@ -82,8 +82,10 @@ def _differences(words: TextWords, older: Integers, newer: Integers) -> _Differe
     for start in range(0, len(older), _PAIRS_AT_ONCE):
         block = slice(start, start + _PAIRS_AT_ONCE)
         blocks.append(_differences_of_block(words.of(older[block]), words.of(newer[block])))
-    names = _Difference.__dataclass_fields__
-    joined = {name: np.concatenate([getattr(block, name) for block in blocks]) for name in names}
+
+    joined = {}
+    for name in _Difference.__dataclass_fields__:
+        joined[name] = np.concatenate([getattr(block, name) for block in blocks])
     return _Difference(**joined)
 
 

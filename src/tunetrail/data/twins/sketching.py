@@ -166,17 +166,21 @@ def _sketch_row(record: dict[Any, Any], group: str | None, table: _TextTable) ->
     row_parts = parts_of(record)
     # A row without a text that connects it is named by the empty text.
     twins = list(map(table.add, row_parts.twins)) or [table.add("")]
-    texts = [text for text in row_parts.compared if text is not None]
-    added = list(map(table.add, texts))
-    indices = iter(text.compared for text in added)
-    compared = [-1 if text is None else next(indices) for text in row_parts.compared]
+    texts, added, compared = [], [], []
+    for text in row_parts.compared:
+        if text is None:
+            compared.append(-1)
+            continue
+        texts.append(text)
+        added.append(table.add(text))
+        compared.append(added[-1].compared)
 
     if row_parts.whole is not None:
         whole = table.add(row_parts.whole).compared
     elif len(added) == 1:
         whole = added[0].compared
     else:
-        whole = table.add_normalized(" ".join(table.texts[text.compared] for text in added))
+        whole = table.add_normalized(" ".join(table.texts[entry.compared] for entry in added))
 
     # Rows with other numbers, or with other boilerplate, say something else.
     numbers = [numbers_of(text) for text in texts]

@@ -158,6 +158,11 @@ def _add_model(writer: Any, config: Any, name: str, precision: str) -> None:
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
+def _merge_as_text(merge: str | Sequence[str]) -> str:
+    # Older tokenizers write `a b`, newer ones the list of both.
+    return merge if isinstance(merge, str) else " ".join(merge)
+
+
 def _add_tokenizer(writer: Any, described: GgufModel) -> None:
     """Write the tokenizer and the chat template to the header of a GGUF file."""
     model, tokenizer = described.model, described.model.tokenizer
@@ -171,9 +176,7 @@ def _add_tokenizer(writer: Any, described: GgufModel) -> None:
     writer.add_token_types(
         [_token_type(token_id, added, known) for token_id in range(model.model.config.vocab_size)]
     )
-    writer.add_token_merges(
-        [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
-    )
+    writer.add_token_merges(list(map(_merge_as_text, merges)))
 
     begins = tokenizer("a")["input_ids"][:1]
     writer.add_add_bos_token(begins == [tokenizer.bos_token_id])

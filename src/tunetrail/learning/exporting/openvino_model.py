@@ -13,7 +13,7 @@ from tunetrail.learning.exporting.onnx_graph import OUTPUTS, tokens_of
 NDArray = np.ndarray[Any, np.dtype[Any]]
 
 MODEL = Path("openvino") / "openvino_model.xml"
-"""Where sentence-transformers keeps the model within a folder; the weights are beside it."""
+"""Where sentence-transformers keeps the model within a folder; the weights are next to it."""
 
 
 def write_openvino(onnx_file: Path, file: Path) -> None:

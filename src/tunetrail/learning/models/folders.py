@@ -22,7 +22,7 @@ _KNOWN_MODULE = re.compile(
     rf"sentence_transformers\.({_MODULE_PACKAGES})(\.\w+)?\.({_MODULE_CLASSES})"
 )
 
-# The largest sizes in a configuration, a hundred times above those of any model of today.
+# The largest sizes in a configuration, a hundred times above the sizes of any model of today.
 _MODEL_LIMITS = {
     **dict.fromkeys(
         ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"), 2_000

@@ -23,7 +23,7 @@ SECONDS = 10.0
 """Computing time of one rendering; a usual template takes less than a millisecond."""
 MEMORY_BYTES = 2**30
 """What one rendering may add to the memory of the process."""
-# The longest text: so many times the conversation, and the template's own words.
+# The longest text: this multiple of the conversation, plus the template's own words.
 _CHARACTERS_PER_CHARACTER, _FURTHER_CHARACTERS = 20, 1_000_000
 _PAGES = Path("/proc/self/statm")
 

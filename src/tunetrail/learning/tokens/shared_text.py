@@ -39,8 +39,8 @@ def tokenize_shared(
     """Return a record tokenised by each tokenizer, with labels on the text that all of them read.
 
     The labelled tokens of all tokenizers spell the same characters of the record's own contents.
-    The end of a turn keeps its label if every tokenizer labels one. A record that one of the chat
-    templates has no form for has no tokens.
+    The end of a turn keeps its label if every tokenizer labels one. A record has no tokens if one
+    of the chat templates has no form for it.
 
     Args:
         tokenizers: The tokenizers, with their chat templates.
