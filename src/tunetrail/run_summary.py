@@ -176,6 +176,7 @@ def summarize_run(reader: RunReader, reference: str, *, page_address: str) -> Ru
     families = {} if is_sweep else _families(reader, run, settings)
     state, reason = _state(run)
 
+    # Eight characters of an id are enough for every command.
     next_command = None
     if is_sweep:
         next_command = f"tunetrail sweep show {run.run_id[:8]}"
@@ -284,6 +285,7 @@ def _family(
     version = deployment.get("version")
     is_root = version is not None and version == root
 
+    # Its own sessions if there are several, and the earlier ones on which it was compared.
     of_sessions = comparison or {}
     sessions = {**of_sessions.get("sessions", {}), **of_sessions.get("earlier_sessions", {})}
     folder = Path(settings.get("output_dir", "")) / family_run.run_id

@@ -92,6 +92,7 @@ def _words_of(line: str) -> list[str]:
 
 def _after_break(word: str, typed: str, breaks: str) -> str:
     """Return what follows the last character at which bash divides what was typed."""
+    # bash replaces only what follows the last of these characters, so only that is offered.
     divided = max((typed.rfind(character) for character in breaks if character in "=:"), default=-1)
     return word[divided + 1 :]
 
@@ -106,6 +107,7 @@ def candidates(words: Sequence[str]) -> list[Candidate]:
 def _commands() -> Iterator[Candidate]:
     from tunetrail.cli import _USAGE
 
+    # The help lists the commands with what they do: a second list would drift from it.
     for name, meaning in re.findall(r"^  (\w+)\s+(\S.*)$", _USAGE, re.MULTILINE):
         yield Candidate(word=name, meaning=meaning)
     yield from (Candidate(word=option) for option in ("--help", "--version", "--debug"))
@@ -193,6 +195,7 @@ def _values(override: str, url: str) -> Iterator[Candidate]:
     """Yield the override with each value that its key may have."""
     key, _, typed = override.partition("=")
     # The values of a sweep are separated by commas: only the last one is completed.
+    # Values that stand before it are repeated in each candidate, as the shell replaces the word.
     typed_before = typed[: typed.rfind(",") + 1]
     beginning = f"{key}={typed_before}"
     name = key.lstrip("+~")

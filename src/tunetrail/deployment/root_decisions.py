@@ -44,6 +44,7 @@ def roll_back(moves: RootMoves, version: str | None, reason: str) -> PromotionRe
                 f"`{BASE}` to begin again without a root."
             )
         root = moves.alias.version()
+        # `base` stands for no root at all.
         if root == (None if target == BASE else target):
             raise UserError(
                 f"version must differ from root, got {target!r}: it is root already. Nothing was "
@@ -102,6 +103,7 @@ def promote(moves: RootMoves, version: str, reason: str, *, force: bool = False)
         record = PromotionRecord(
             model_name=moves.name, version=version, decision=PROMOTED, reason=reason
         )
+        # The new line repeats the gate's figures: the evidence by which root became root.
         if decided is not None:
             record = replace(decided, reason=f"{reason} (the gate: {decided.reason})")
         record = replace(
@@ -179,6 +181,7 @@ def _check_eligible(moves: RootMoves, version: str) -> None:
 def _gate_line(lines: Sequence[PromotionRecord], version: str) -> PromotionRecord | None:
     """Return the gate's last decision on a version; None if it never decided."""
     for line in reversed(lines):
+        # Moves by hand have no metric, and a forced one repeats an older line's.
         is_measured = line.metric is not None and line.event == DECISION
         if is_measured and line.version == version and line.decision != FORCED:
             return line

@@ -91,6 +91,7 @@ class PairResult:
     @property
     def better(self) -> str | None:
         """Name of the better model; None unless both the interval and the test say so."""
+        # The p-value is corrected for the number of pairs, the interval isn't: both have to say so.
         lower, upper = self.comparison.lower, self.comparison.upper
         alpha = 1.0 - self.comparison.confidence
         if lower is None or upper is None or self.adjusted_p_value > alpha:
@@ -285,6 +286,7 @@ def compare_models(
 
     ranks = _rank(all_scores, confidence)
     run, comparison = models[0].rows.run, pairs[0].comparison
+    # A side's row counts say nothing about a comparison of only some of its rows.
     is_whole = not left_out and not cut_rows
     return ModelComparison(
         model_type=run.model_type,
@@ -359,6 +361,7 @@ def _pair_result(
         second=second,
         comparison=comparison,
         p_value=p_value,
+        # Corrected when the p-values of all pairs are known.
         adjusted_p_value=p_value,
         mcnemar_p_value=mcnemar_p_value(before, after),
         effect_size=effect_size,
@@ -379,6 +382,7 @@ def _rank(all_scores: Sequence[Scores], confidence: float) -> RankTest | None:
     """Return the test of the models' ranks; None for two models, or without values per row."""
     if len(all_scores) < 3 or not metric_named(all_scores[0].metric).per_example:
         return None
+    # Friedman's test takes independent blocks: clusters, and not the rows within them.
     cluster_of = cluster_index(all_scores[0])
     sizes = np.bincount(cluster_of)
     means = [np.bincount(cluster_of, weights=_signed(scores)) / sizes for scores in all_scores]

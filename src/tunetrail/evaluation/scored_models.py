@@ -61,6 +61,7 @@ class ScoredModel:
         Args:
             metric: Leave out rows for which nothing was written, if the metric is one of answers.
         """
+        # Row ids belong to one database: rows of two runs are recognised by their content.
         hashes = self.side_rows["text_hash"]
         if hashes.isna().any():
             raise UserError(
@@ -79,6 +80,7 @@ class ScoredModel:
         formula = metric_named(metric)
         names = {*formula.reads, *([metric] if formula.per_example else [])}
         columns = {name: np.asarray(scores.per_example[name]) for name in names}
+        # Each fold has a model of its own, so cosines can only be ranked within their fold.
         if self.side == FOLD and metric == "spearman":
             cosines = pd.Series(columns["cosine"])
             folds = self.side_rows["fold"].to_numpy()
@@ -156,6 +158,7 @@ def common_metric(models: Sequence[ScoredModel], metric: str | None) -> str:
     Raises:
         UserError: The metric isn't in all files, or the primary ones differ and none is chosen.
     """
+    # What was kept of each row decides, whatever metrics the runs themselves reported.
     known = set.intersection(*(set(model.rows.value_names) for model in models))
     computable = [name for name, formula in METRICS.items() if known.issuperset(formula.reads)]
     # A package's metric is the mean of the values under its own name.
@@ -233,6 +236,7 @@ def rows_of_equal_bytes(
     Raises:
         UserError: There is no such row.
     """
+    # Only metrics per byte depend on where a tokenizer has cut a row.
     if metric_named(metric).weight != "bytes":
         return keys, 0
 
@@ -254,6 +258,7 @@ def _check_folds(models: Sequence[ScoredModel]) -> None:
     first, *further = models
     if first.side != FOLD:
         return
+    # A row in another fold was scored by a model that has learnt from other rows.
     fold_of_row = pd.Series(first.side_rows["fold"].to_numpy(), first.row_keys())
     for model in further:
         folds = pd.Series(model.side_rows["fold"].to_numpy(), model.row_keys())

@@ -81,6 +81,7 @@ def reproduce(
     settings = settings_of(recorded.settings, tracking)
     tracker = Tracker(settings.tracking)
 
+    # The id may be a family's own: then this family alone is repeated.
     run_ids = {name: family.run_id for name, family in recorded.model_runs.items()}
     asked_for = {name: child for name, child in run_ids.items() if child == run_id}
     families = [
@@ -218,6 +219,7 @@ class _Repetition:
         then = family.row_digests()
         for frame in session_frames(self.database, session_id, family.family):
             if then is not None:
+                # Ids only grow: an unknown row has come since.
                 is_known = np.isin(frame["row_id"].to_numpy(np.int64), then.row_ids)
                 frame = frame if is_known.all() else _chosen(frame, is_known)
             if len(frame):
@@ -272,6 +274,7 @@ class _Repetition:
         )
         state.save()
 
+        # Jobs of a sweep end with the fit.
         if not family.comparison:
             return self._run_until("fit", family, run, start)
         if start not in (None, to_beat):
@@ -289,6 +292,7 @@ class _Repetition:
             sessions[session_id] = SessionRows(
                 rows=self._rows(family, session_id), reference=reference
             )
+        # The interval's level depends on the looks, of which there have been more since.
         look = float(family.comparison.get("look", 1.0))
         prefix = self.settings.tracking.prefix
         history = History(

@@ -32,7 +32,7 @@ class MetricPair:
     @property
     def equal(self) -> bool:
         """Whether both values are the same, bit by bit."""
-        return self.then == self.now
+        return _same(self.then, self.now)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +173,11 @@ def first_divergence(
     """
     divergences = []
     for metric in filter(lambda name: not is_cost(name), then):
+        # The history is kept as JSON, whose steps may have become floats.
         values = {int(step): value for step, value in now.get(metric, ())}
         for step, value in then[metric]:
             value_now = values.get(int(step))
-            if value_now is None or not _same(value, value_now):
+            if not _same(value, value_now):
                 divergences.append(
                     Divergence(metric=metric, step=int(step), then=value, now=value_now)
                 )
@@ -184,5 +185,8 @@ def first_divergence(
     return min(divergences, key=lambda divergence: divergence.step, default=None)
 
 
-def _same(value: float, value_now: float) -> bool:
-    return value == value_now or (math.isnan(value) and math.isnan(value_now))
+def _same(then: float | None, now: float | None) -> bool:
+    if then is None or now is None:
+        return then is now
+    # NaN differs from itself, and yet two runs that come to it are the same.
+    return then == now or (math.isnan(then) and math.isnan(now))

@@ -95,6 +95,7 @@ class RegisteredRoot:
 
     def version(self) -> str | None:
         """Return the version that the alias names; it is asked for again and again, so quickly."""
+        # Read from SQLite itself where that is the store: MLflow takes far longer to open one.
         alias = quick_alias(self.registry.tracker.config.uri, self.name)
         return self.registry.alias.version() if alias is None else alias.version
 
@@ -208,11 +209,13 @@ def family_of(name: str) -> ModelFamily:
             f"family must be one of {', '.join(known)}, or one of these after the text of "
             f"tracking.prefix, got {name!r}.{did_you_mean(name, known)}"
         )
+    # A package's family may end with another one's name: the longest is meant.
     return max(matching, key=lambda family: len(family.name))
 
 
 def applicable(model: Any, family: ModelFamily) -> Any:
     """Return a family's model in the form that applications use."""
+    # Applications ask for answers, not for logits.
     if isinstance(family.flavor, LanguageModelFlavor):
         return AnsweringModel(model=model.model, tokenizer=model.tokenizer)
     return model

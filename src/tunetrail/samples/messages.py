@@ -138,8 +138,10 @@ def preference_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     prompt = _turns_of(row.get("prompt"), "prompt", "user")
     chosen = _turns_of(row["chosen"], "chosen", "assistant")
     rejected = _turns_of(row["rejected"], "rejected", "assistant")
+    # Repeated in both answers, the prompt is found again by the turns that both begin with.
     if prompt and all(answer[: len(prompt)] == prompt for answer in (chosen, rejected)):
         prompt = []
+    # Turns that both answers begin with were no choice between them.
     while chosen and rejected and chosen[0] == rejected[0]:
         prompt.append(chosen.pop(0))
         rejected.pop(0)
@@ -241,6 +243,7 @@ def _read_content(turn: Mapping[str, Any], role: str, place: str) -> str:
     content = turn.get("content")
     if content is None:
         content = turn.get("value")
+    # OpenAI's refusals stand in a key of their own: they are answers like others.
     if content is None and is_filled(turn.get("refusal")):
         content = turn["refusal"]
     # Neither an assistant that only calls a tool nor a tool without output says anything.
@@ -290,6 +293,7 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= _PERSONAL_NUMBER:
+        # Still a number unless it was replaced.
         changed = change(str(value))
         return value if changed == str(value) else changed
     if isinstance(value, list):

@@ -77,6 +77,14 @@ def test_metric_pairs_leave_out_costs_and_what_was_not_repeated() -> None:
     assert metric_pairs({**then, "validation/ndcg_at_10": 0.4}, now)[-1].equal
 
 
+def test_two_runs_that_come_to_nan_are_the_same() -> None:
+    (pair,) = metric_pairs({"pearson": math.nan}, {"pearson": math.nan})
+    assert pair.equal
+
+    (pair,) = metric_pairs({"pearson": math.nan}, {"pearson": 0.5})
+    assert not pair.equal
+
+
 THEN = {"train/loss": [[1, 2.0], [2, 1.5], [3, 1.0]], "train/mfu": [[1, 0.5]], "val/loss": [[3, 2]]}
 
 

@@ -67,6 +67,7 @@ def unite_sessions(
     if len(rows):
         keys, removed = _without_twins(rows, split, cleaning)
         rows["cluster"] = object_series(keys)
+    # By position: `rows` has a new index, from 0.
     remaining = rows.drop(index=list(removed))
 
     sides, clusters = {}, {}
@@ -119,6 +120,7 @@ def _without_twins(
 
 def _twins_of_held_out(sides: pd.Series, clusters: Sequence[str]) -> dict[int, str]:
     """Return why rows are left out whose twins are on a side of higher precedence."""
+    # A cluster's rows may stay on one side only: the first one in the order of precedence.
     rank = sides.map(_PRECEDENCE.index)
     first_rank = rank.groupby(np.array(clusters)).transform("min")
     removed = {}

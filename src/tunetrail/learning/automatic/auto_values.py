@@ -188,6 +188,7 @@ def _find_batch_size(
 
     lengths = loader.batches.lengths.tolist()
     dependencies = {
+        # What fits depends on the sizes of the weights, not on their values.
         "model": model_fingerprint(Path(setup.path), contents=False),
         "settings": setup.settings,
         "rows": min(rows, len(lengths)),
@@ -235,6 +236,7 @@ def _find_learning_rate(
     # The same `auto` is another precision on another machine.
     relevant["precision"] = _precision(setup, trial)
     dependencies = {
+        # How far a step may go depends on the values of the weights as well.
         "model": model_fingerprint(Path(setup.path), contents=True),
         "settings": setup.settings,
         "training": relevant,
@@ -280,6 +282,7 @@ def _cut_as_on_devices(
         data.parts = devices
         return
 
+    # Rounded up, as the first ranks take the rows that are left over.
     share = -(-training.rows_per_batch // devices)
     module.mini_batch_size = min(module.mini_batch_size or share, share)
 
@@ -349,6 +352,7 @@ class _CachedResult:
                 unfinished.write_text(json.dumps(result))
 
     def _file(self, cache: ResultCache) -> Path:
+        # A result counts only for equal conditions, so all of them are its name.
         key = json.dumps({"format": _FORMAT, **self.dependencies}, sort_keys=True, default=str)
         return cache.place(self.kind, key) / "found.json"
 

@@ -20,6 +20,8 @@ PRECISIONS = ("f32", "f16")
 """How weights are stored: in 4 or 2 bytes each."""
 # llama.cpp's architecture of each kind of model that is written.
 _ARCHITECTURES = {"llama": "LLAMA", "mistral": "LLAMA", "qwen2": "QWEN2"}
+# How the tokenizers of Qwen 2 and Llama 3 split a text, in their own files' words. llama.cpp has
+# the splitting as code, which is called by a name.
 _QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -115,6 +117,7 @@ def round_weights(model: LanguageModel, precision: str) -> None:
         return
     with torch.no_grad():
         for weight in model.model.parameters():
+            # Vectors, such as a norm's, stay in float32 in every file.
             if weight.ndim > 1:
                 weight.copy_(weight.half())
 
@@ -129,6 +132,7 @@ def vocabulary_of_gguf(file: Path) -> list[str]:
 
 def tokens_by_id(model: LanguageModel) -> list[str]:
     """Return the text of each token id that the model has a row for."""
+    # Embeddings are often padded to a round number of rows, and llama.cpp wants a name for each.
     tokens = {token_id: token for token, token_id in model.tokenizer.get_vocab().items()}
     rows = model.model.config.vocab_size
     return [tokens.get(token_id, f"[PAD{token_id}]") for token_id in range(rows)]
@@ -170,6 +174,7 @@ def _add_tokenizer(writer: Any, described: GgufModel) -> None:
     known = set(tokenizer.get_vocab().values())
     merges = _tokenizer_json(model)["model"]["merges"]
 
+    # llama.cpp's name for merging bytes (BPE), whichever model does it.
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(described.splitting)
     writer.add_token_list(tokens_by_id(model))
@@ -178,8 +183,10 @@ def _add_tokenizer(writer: Any, described: GgufModel) -> None:
     )
     writer.add_token_merges(list(map(_merge_as_text, merges)))
 
+    # Whether the tokenizer puts the token that begins a sequence before each text.
     begins = tokenizer("a")["input_ids"][:1]
     writer.add_add_bos_token(begins == [tokenizer.bos_token_id])
+    # Only SentencePiece's tokenizers put a space before a text.
     writer.add_add_space_prefix(False)
     if tokenizer.bos_token_id is not None:
         writer.add_bos_token_id(tokenizer.bos_token_id)
@@ -198,6 +205,7 @@ def _add_tokenizer(writer: Any, described: GgufModel) -> None:
 def _token_type(token_id: int, added: Mapping[int, Any], known: set[int]) -> int:
     import gguf
 
+    # llama.cpp finds added tokens in a text before it splits it, and never prints control tokens.
     if token_id in added:
         is_special = added[token_id].special
         return int(gguf.TokenType.CONTROL if is_special else gguf.TokenType.USER_DEFINED)
@@ -218,6 +226,7 @@ def _tensors(
         "f16": gguf.GGMLQuantizationType.F16,
     }
     for own_name, tensor in network.state_dict().items():
+        # A tied output layer is the embedding, and llama.cpp takes that for both.
         if own_name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         name = names.get_name(own_name, try_suffixes=(".weight", ".bias"))
@@ -230,6 +239,7 @@ def _tensors(
         weight = tensor.float().cpu().numpy()
         if described.architecture == "LLAMA":
             weight = _in_llama_order(own_name, weight, config)
+        # As llama.cpp's own converter does: rounding vectors would save next to nothing.
         kind = kinds[precision if weight.ndim > 1 else "f32"]
         yield name, gguf.quantize(np.ascontiguousarray(weight), kind), kind
 
@@ -241,6 +251,7 @@ def _in_llama_order(name: str, weight: NDArray, config: Any) -> NDArray:
         heads = getattr(config, "num_key_value_heads", None) or heads
     elif ".q_proj." not in name:
         return weight
+    # transformers rotates dimension i with i + width / 2, llama.cpp's LLAMA i with i + 1.
     halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
     return halves.swapaxes(1, 2).reshape(weight.shape)
 

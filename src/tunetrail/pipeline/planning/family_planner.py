@@ -99,6 +99,7 @@ class FamilyPlanner:
         split, prepare_seconds = self._prepare(base, models, sessions, folder)
         fixed = FixedSeconds(start=start_seconds, prepare=prepare_seconds)
         self._check_rows(split, base, models)
+        # The timed steps load the model themselves, and their memory is measured.
         models.release()
 
         prepared = PreparedRows(
@@ -169,12 +170,14 @@ class FamilyPlanner:
             added += augmentation.share * texts
         added += self.settings.replay
 
+        # Rows of the session stand for the rows to be added, which aren't made for a plan.
         rows = [train]
         while added > 0.0:
             rows.append(evenly_spaced(train, round(min(added, 1.0) * len(train))))
             added -= 1.0
         learnt = stacked_rows(rows) if len(rows) > 1 else train
         if self._are_negatives_mined(train):
+            # Another row's answer stands for a mined one: about as long, and no model is asked.
             negatives = np.roll(learnt["positive"].to_numpy(), 1)
             learnt = learnt.assign(
                 negative=learnt["negative"].where(learnt["negative"].notna(), negatives)

@@ -94,6 +94,7 @@ def evaluate(
     """
     state = context.state
     to_beat = version_to_beat(context)
+    # A finished comparison counts only for the version that it was made with.
     if "comparison" not in state.steps or state.compared_with != to_beat:
         if "comparison" in state.steps:
             logger.warning(
@@ -298,6 +299,7 @@ def _compare_scores(
 ) -> Comparison:
     """Return the comparison that the gate decides by, and draw it."""
     config = context.settings.evaluation
+    # Each earlier look at these test rows has used up some of the level: Bonferroni's correction.
     look = 1.0 + context.history.count_looks(prepared.test_sketch)
     comparison = compare(
         before,
@@ -333,6 +335,7 @@ def _log_own_figure(
     if root is None or sketch is None or scores.row_ids is None:
         return None
 
+    # Its own promotion chose root by its test rows, on which it therefore looks too good.
     test = prepared.split.test
     is_new = dict(zip(test["row_id"], are_new(texts_of_rows(test), sketch), strict=True))
     new_rows = [is_new[row_id] for row_id in scores.row_ids]
