@@ -132,7 +132,7 @@ class Extension:
         return self.entry_point.dist.version if self.entry_point.dist else "?"
 
     def load(self) -> Any:
-        """Return its object; raises `ConfigError` if the package is broken."""
+        """Return the extension's object; raises `ConfigError` if the package is broken."""
         try:
             loaded = self._checked(self.entry_point.load())
         # The import runs the package's own code, which may raise anything, or try to exit.

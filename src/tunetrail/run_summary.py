@@ -32,7 +32,7 @@ _ENDED_EARLY = ("failed", "interrupted", "killed")
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedSetting:
-    """A setting that has another value than the schema's default."""
+    """A setting whose value differs from the schema's default."""
 
     value: Any
     default: Any

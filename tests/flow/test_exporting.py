@@ -164,7 +164,7 @@ def test_a_model_that_gguf_has_no_form_for_here_is_refused_by_name(
 
     assert result.exit_code == 2 and not (workplace / "out").exists()
     assert last_line(result) == (
-        "error: a model must be of the kind llama, mistral, qwen2 to be written as GGUF, got gpt2. "
+        "error: --to gguf needs a model of the kind llama, mistral, qwen2, got gpt2. "
         "Export it with --to merged."
     )
 
@@ -332,6 +332,6 @@ def test_a_missing_package_is_named_with_its_extra(
 
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1] == (
-        f"error: --to {kind} needs {package}, which isn't installed. "
+        f"error: --to {kind} needs packages that aren't installed: {package}. "
         "Run `pip install 'tunetrail[export]'`."
     )

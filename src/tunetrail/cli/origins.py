@@ -56,7 +56,7 @@ class ResolvedSetting:
 
     @property
     def differs(self) -> bool:
-        """Whether the value is another one than the schema's default."""
+        """Whether the value differs from the schema's default."""
         return bool(self.value != self.setting.default)
 
 

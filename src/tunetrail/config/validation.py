@@ -110,7 +110,7 @@ class RowChecksConfig:
     `cleaning.strip_markup` and the other repairs."""
 
     language: CheckConfig = _check()
-    """Rows in another language than `validation.language`."""
+    """Rows in a language other than `validation.language`."""
 
     constant: CheckConfig = _check(set_aside=True)
     """Rows with two equal texts, or with one word over and over."""
@@ -182,7 +182,7 @@ class VectorChecksConfig:
     """Vectors of zeros only, which have no direction."""
 
     dimension: CheckConfig = _check("error", 0.5, set_aside=True)
-    """Vectors of another size than `dimensions`."""
+    """Vectors of a size other than `dimensions`."""
 
     dimensions: int | None = setting(None, at_least(1))
     """Size that target vectors must have; null is the size of most."""

@@ -35,7 +35,7 @@ def parse_version(text: str) -> VersionName:
     """Return the version that `embedding/3` or `models:/embedding/3` names.
 
     Raises:
-        UserError: It has another form.
+        UserError: The text is of no such form.
     """
     match = _VERSION.fullmatch(text)
     if match is None:
@@ -53,7 +53,7 @@ def parse_target(text: str, model_name: str) -> str:
         model_name: The model that is rolled back.
 
     Raises:
-        UserError: It has another form, or names a version of another model.
+        UserError: The text is of no such form, or names a version of another model.
     """
     if text == BASE:
         return BASE

@@ -15,7 +15,7 @@ from tunetrail.extensions import METRICS
 
 @dataclass(frozen=True, kw_only=True)
 class FurtherMetric:
-    """A metric of an installed package, and the options that it gets.
+    """A metric of an installed package with its options.
 
     Attributes:
         metric: The metric.
@@ -26,7 +26,7 @@ class FurtherMetric:
     options: Any = None
 
     def values(self, records: Sequence[Mapping[str, Any]], vectors: Vectors) -> Array:
-        """Return its values of the examples of an embedding model, [examples].
+        """Return the metric's value of each example of an embedding model, [examples].
 
         Raises:
             TrainingError: The package doesn't return one finite value, or NaN, for each example.
@@ -47,7 +47,7 @@ class FurtherMetric:
         return values
 
     def value(self, answer: str, expected: str) -> float:
-        """Return its value of what a language model has written."""
+        """Return the metric's value of an answer that a language model has written."""
         assert self.metric.of_answer is not None
         return float(self.metric.of_answer(answer, expected, self.options))
 

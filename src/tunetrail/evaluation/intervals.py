@@ -229,7 +229,7 @@ def _resampled_interval(
 
 
 def _deviating_clusters(metric: Metric, scores: Scores, cluster_of: Array) -> int:
-    """Return how many clusters have another value than the most common one."""
+    """Return how many clusters have a value other than the most common one."""
     names = (metric.name,) if metric.per_example else metric.reads
     deviating = 0
     for name in names:

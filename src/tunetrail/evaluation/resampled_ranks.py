@@ -26,9 +26,11 @@ _STRIPS = 64
 
 
 def rank_moments(first: Array, second: Array, cluster_of: Array) -> Callable[[Array], Moments]:
-    """Return a function from counts to the sums that make a rank correlation, in doubled ranks.
+    """Return a function that computes the moments of a rank correlation on many resamples.
 
-    All are sums of whole numbers: they are exact up to 2^53, that is for 200,000 rows.
+    The moments are the sums of which Spearman's correlation is made: the products and the squares
+    of centred ranks. Ranks are doubled, so that ties have whole ranks too: then all sums are exact
+    up to 2^53, which is enough for 200,000 rows.
 
     Args:
         first: What the rows are ranked by on one side, [rows].
@@ -36,7 +38,8 @@ def rank_moments(first: Array, second: Array, cluster_of: Array) -> Callable[[Ar
         cluster_of: The cluster of each row, as an index.
 
     Returns:
-        Takes how often each cluster was drawn, [resamples, clusters].
+        A function that takes how often each cluster was drawn, [resamples, clusters], and returns
+        the moments of each resample.
     """
     # In the order of one side, so that its ranks are read in sequence.
     order = np.argsort(second, kind="stable")

@@ -284,7 +284,13 @@ def _scores_of_rows(scores: Scores, rows: Array) -> Scores:
 
 
 def _estimates(slices: Sequence[_Slice], everywhere: float, sign: float) -> pd.DataFrame:
-    """Return a line for each slice with everything except the intervals, which are NaN."""
+    """Return a line for each slice with everything except the intervals, which are NaN.
+
+    Args:
+        slices: The slices.
+        everywhere: The newer model's metric on all rows, from which the gap is measured.
+        sign: 1 if a higher metric is better, otherwise -1.
+    """
     lines = []
     for scored_slice in slices:
         old, new = scored_slice.before.statistic(), scored_slice.after.statistic()
@@ -343,6 +349,9 @@ def _corrected_widths(
     estimates: Floats, resampled: Floats, clusters: Array, confidence: float, has_interval: Array
 ) -> Floats:
     """Return the half-widths of intervals that hold for all slices at once, [slices].
+
+    By the largest studentised deviation of all slices in a resample (max-t; Romano and Wolf 2005,
+    https://doi.org/10.1198/016214504000000539).
 
     Args:
         estimates: [slices].

@@ -64,8 +64,8 @@ def _threshold_counts(cosine: Floats, gold: Floats) -> Callable[[Floats], tuple[
     """Return how many pairs lie at or above each threshold, as a function of the pairs' counts.
 
     Returns:
-        Takes counts [resamples, pairs]; returns all pairs and the positive ones, both
-        [resamples, thresholds].
+        A function that takes counts [resamples, pairs], and returns the number of all pairs and of
+        the positive ones, both [resamples, thresholds].
     """
     order, is_last = _sorted_by_cosine(cosine)
     is_positive = gold[order]
@@ -88,7 +88,7 @@ def optimism_of_counts(cosine: Floats, gold: Floats, goal: Goal) -> Callable[[Fl
     "Regression Modeling Strategies", 2015, section 5.3.5).
 
     Returns:
-        Takes counts [resamples, pairs]; returns [resamples].
+        A function that takes counts [resamples, pairs], and returns the optimism, [resamples].
     """
     counts_at_thresholds = _threshold_counts(cosine, gold)
 
@@ -119,7 +119,8 @@ def average_precision_of_counts(cosine: Floats, gold: Floats) -> Callable[[Float
     over all thresholds of the precision times the gain in recall (scikit-learn's definition).
 
     Returns:
-        Takes counts [resamples, pairs]; returns [resamples], NaN if no positive pair counts.
+        A function that takes counts [resamples, pairs], and returns the average precision,
+        [resamples]; NaN if no positive pair counts.
     """
     counts_at_thresholds = _threshold_counts(cosine, gold)
 

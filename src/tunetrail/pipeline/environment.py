@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunetrail.errors import TrackingError
+from tunetrail.errors import TrackingError, one_line
 from tunetrail.learning.devices import machine_facts
 from tunetrail.pipeline.source_code import SourceCode, changed_code, kept_diff, present_code
 from tunetrail.plain_values import plain_values
@@ -108,7 +108,8 @@ def read_environment(run: TrackedRun) -> Environment | None:
         return Environment(packages=content["packages"], machine=content["machine"], code=code)
     except (KeyError, TypeError) as error:
         raise TrackingError(
-            f"the artifact {ENVIRONMENT} of the run {run.run_id} has another form: {error}"
+            f"the artifact {ENVIRONMENT} of the run {run.run_id} can't be read: {one_line(error)}. "
+            "Another version of tunetrail may have written it: update tunetrail."
         ) from error
 
 

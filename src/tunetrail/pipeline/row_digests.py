@@ -52,7 +52,7 @@ class RowDigests:
             raise TrackingError(f"{ROW_DIGESTS} of the run can't be read: {error}") from error
 
     def write(self, path: Path) -> None:
-        """Write them as columns of a Parquet file."""
+        """Write the digests to a Parquet file, a line for each row."""
         columns = {"row_id": self.row_ids, "shape": self.shapes, "digest": self.digests}
         table = pd.DataFrame(columns)
         table.to_parquet(private_file(path), index=False)

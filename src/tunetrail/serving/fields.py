@@ -11,7 +11,7 @@ def _check_characters(text: str) -> str:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ValueError("must hold characters only") from None
+            raise ValueError("must be valid Unicode, got half of a surrogate pair") from None
     return text
 
 

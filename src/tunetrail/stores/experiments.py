@@ -88,7 +88,7 @@ def _check_scheme(uri: str) -> None:
 
 
 def _check_location(config: TrackingConfig, location: str) -> None:
-    """Raise `ConfigError` if the settings name another place than the experiment's."""
+    """Raise `ConfigError` if the settings name a place other than the experiment's."""
     # The default is the folder of whoever reads, which says nothing about the writer's.
     if config.artifacts == _DEFAULT_FOLDER:
         return

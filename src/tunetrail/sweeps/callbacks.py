@@ -33,7 +33,7 @@ def _make_private(folder: str) -> None:
 
 
 class OwnSweeperCallback(Callback):
-    """Refuses another sweeper than ours, all of whose jobs would ask the test rows."""
+    """Refuses sweepers other than ours, all of whose jobs would ask the test rows."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the choice of the sweeper.

@@ -231,7 +231,7 @@ def test_train_takes_an_experiment_of_the_folder(call_main: CallMain, workplace:
                 "embedding.training.monitor=val/loss",
                 "+trainer.callbacks.stop={_target_: EarlyStopping, monitor: val/loss}",
             ],
-            "error: trainer.callbacks.stop.monitor must be another metric than val/loss, which",
+            "error: trainer.callbacks.stop.monitor must be a metric other than val/loss, which",
         ),
         (
             ["+trainer.callbacks.mine.cpu_stats=true"],

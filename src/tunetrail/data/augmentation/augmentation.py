@@ -109,8 +109,9 @@ class AugmentationResult:
         """Return the counts, JSON-serialisable."""
         rejected: dict[str, Counter[str]] = defaultdict(Counter)
         for step, reason in zip(self.rejected["step"], self.rejected["reason"], strict=True):
-            # Reasons go into detail after a colon; the counts are by the reason itself.
-            rejected[step.partition(".")[2]][reason.partition(":")[0]] += 1
+            # The step is `augmentation.METHOD`; a reason goes into detail after a colon.
+            method, reason_itself = step.partition(".")[2], reason.partition(":")[0]
+            rejected[method][reason_itself] += 1
 
         methods = {}
         for method, count in self.added.items():

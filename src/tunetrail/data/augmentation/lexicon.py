@@ -225,7 +225,7 @@ def _read_list(path: Path, source: str) -> dict[str, tuple[str, ...]]:
         if not word or not usable:
             raise ConfigError(
                 "augmentation.lexicon must hold lines of the form word<TAB>synonym, synonym; "
-                f"line {line_number} of {source} has another form. Fix or remove it."
+                f"line {line_number} of {source} doesn't. Correct or remove it."
             )
         synonyms[word] = (*synonyms.get(word, ()), *usable)
     return synonyms

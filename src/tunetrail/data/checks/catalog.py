@@ -36,7 +36,7 @@ _CHECKS = (
     Check("rows.too_many_tokens", "rows are longer than the model reads"),
     Check("rows.encoding", "texts have damaged characters"),
     Check("rows.shrunk", "cleaning takes half of a text or more"),
-    Check("rows.language", "texts are in another language than most"),
+    Check("rows.language", "texts are in a language other than most"),
     Check("rows.constant", "rows repeat themselves and teach nothing"),
     Check(
         "rows.contradictory",
@@ -57,7 +57,7 @@ _CHECKS = (
         "vectors.not_finite", "target vectors hold numbers that are not finite", ColumnType.VECTOR
     ),
     Check("vectors.zero_norm", "target vectors have a norm of zero", ColumnType.VECTOR),
-    Check("vectors.dimension", "target vectors have another size than most", ColumnType.VECTOR),
+    Check("vectors.dimension", "target vectors have a size other than most", ColumnType.VECTOR),
     Check("conversations.turn_order", "conversations have turns out of order", ColumnType.MESSAGES),
     Check("conversations.truncated_output", "outputs are cut off by the model's length"),
     Check("conversations.unlearnable", "rows have no form in the model's chat template"),

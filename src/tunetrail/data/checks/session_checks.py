@@ -203,7 +203,7 @@ def _joined_texts(rows: pd.DataFrame) -> list[str]:
 
 
 def _rows_in_other_languages(facts: SessionFacts, language: str) -> Iterator[tuple[int, str]]:
-    """Yield the rows in another language than the configured one, or than most rows (`auto`)."""
+    """Yield the rows in a language other than the configured one, or that of most rows (`auto`)."""
     known = Counter(code for code in facts.languages if code is not None)
     if not known:
         return

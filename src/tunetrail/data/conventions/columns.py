@@ -25,7 +25,7 @@ def read_mapping(text: str) -> dict[str, str]:
     """Return the mapping of `anchor=question,positive=answer`: file's column by name.
 
     Raises:
-        SampleError: The text has another form, or names a column twice.
+        SampleError: The text isn't of this form, or names a column twice.
     """
     mapping: dict[str, str] = {}
     for pair in text.split(","):

@@ -50,7 +50,7 @@ class Turn:
 
 
 def messages_of(row: Mapping[str, Any]) -> list[Any]:
-    """Return the messages of a logged conversation, unread; in a CSV file they are JSON.
+    """Return the messages of a logged conversation as they were logged; in CSV they are JSON.
 
     Raises:
         SampleError: No column holds a list of messages.

@@ -17,6 +17,7 @@ class _Recomputation:
     """Computes a tensor again, once for all functions that need it in a backward pass."""
 
     def __init__(self, compute: Callable[..., Tensor], version: int) -> None:
+        # Functions that have saved the tensor and haven't read it yet.
         self.users = 0
         self.version = version
         self._compute = compute
@@ -40,7 +41,15 @@ def recomputable(tensor: Tensor, compute: Callable[..., Tensor], *inputs: Tensor
 
 
 def save(ctx: Any, tensor: Tensor) -> tuple[Tensor, ...]:
-    """Return the tensors that `save_for_backward` has to keep for `saved`; once per function."""
+    """Return what an autograd function has to keep until its backward pass, to call `saved` there.
+
+    Either the tensor itself, or the inputs from which it is computed again. A function may save one
+    tensor so.
+
+    Args:
+        ctx: The function's context, whose `save_for_backward` takes the result.
+        tensor: The tensor that the backward pass needs.
+    """
     recomputation, inputs = getattr(tensor, _ATTRIBUTE, (None, ()))
 
     # A tensor that was changed in place since can't be computed again.

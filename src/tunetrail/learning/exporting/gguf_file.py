@@ -53,20 +53,20 @@ def checked_model(model: LanguageModel) -> GgufModel:
     config = model.model.config
     if config.model_type not in _ARCHITECTURES:
         raise UserError(
-            f"a model must be of the kind {', '.join(_ARCHITECTURES)} to be written as GGUF, got "
+            f"--to gguf needs a model of the kind {', '.join(_ARCHITECTURES)}, got "
             f"{config.model_type}. Export it with --to merged."
         )
 
     rope = _rope(config)
     if rope.get("rope_type", "default") != "default":
         raise UserError(
-            f"rope_type must be default to be written as GGUF, got {rope['rope_type']}. Export the "
-            "model with --to merged."
+            f"--to gguf needs a model with rope_type=default, got {rope['rope_type']}. Export it "
+            "with --to merged."
         )
     if getattr(config, "use_sliding_window", False):
         raise UserError(
-            "a model must see all tokens to be written as GGUF, got one with a sliding window. "
-            "Export it with --to merged."
+            "--to gguf needs a model whose attention sees all tokens, got one with a sliding "
+            "window. Export it with --to merged."
         )
     return GgufModel(
         model=model,
@@ -232,8 +232,8 @@ def _tensors(
         name = names.get_name(own_name, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise UserError(
-                f"a weight must have a name in GGUF, got {own_name}. Export the model with "
-                "--to merged."
+                f"--to gguf needs a name in GGUF for each weight, got {own_name} without one. "
+                "Export the model with --to merged."
             )
 
         weight = tensor.float().cpu().numpy()
@@ -272,7 +272,7 @@ def _tokenizer_json(model: LanguageModel) -> Mapping[str, Any]:
     described = {} if backend is None else json.loads(backend.to_str())
     if described.get("model", {}).get("type") != "BPE" or not _splitters(described):
         raise UserError(
-            "a tokenizer must merge bytes (BPE) to be written as GGUF, got another one. Export the "
+            "--to gguf needs a tokenizer that merges bytes (BPE), got another kind. Export the "
             "model with --to merged."
         )
     return described
@@ -304,6 +304,6 @@ def _splitting(described: Mapping[str, Any]) -> str:
         if pattern in names:
             return names[pattern]
     raise UserError(
-        f"a tokenizer must split texts as one that llama.cpp knows to be written as GGUF, got "
-        f"{' and '.join(kinds) or 'none'}. Export the model with --to merged."
+        "--to gguf needs a tokenizer that splits texts in a way that llama.cpp knows, got "
+        f"{' and '.join(kinds) or 'no splitting'}. Export the model with --to merged."
     )

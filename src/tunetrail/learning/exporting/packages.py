@@ -16,6 +16,6 @@ def check_packages(kind: str) -> None:
     missing = [name for name in _PACKAGES.get(kind, ()) if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"--to {kind} needs {' and '.join(missing)}, which isn't installed. "
+            f"--to {kind} needs packages that aren't installed: {', '.join(missing)}. "
             "Run `pip install 'tunetrail[export]'`."
         )

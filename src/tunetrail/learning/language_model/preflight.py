@@ -137,7 +137,7 @@ def check_packing(trainer: Trainer, module: LanguageModelModule) -> PreflightFin
     if not difference <= (_TOLERANCE if is_exact(module) else _HALF_TOLERANCE):
         return error(
             name,
-            "Examples that go through the model together have another loss than one by one, by "
+            "Examples that go through the model together differ in their loss from one by one, by "
             f"{difference:.1e}: they see each other. Set training.batches.padding_free=false.",
             TrainingError,
         )

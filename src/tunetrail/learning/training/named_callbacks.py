@@ -172,7 +172,7 @@ def check_early_stopping(
 
         if callback.monitor == watched and patience:
             raise ConfigError(
-                f"{key} must be another metric than {watched}, which {section}.training."
+                f"{key} must be a metric other than {watched}, which {section}.training."
                 f"early_stopping_patience={patience} watches, got {callback.monitor!r}. "
                 "Add callbacks=no_early_stopping to replace the built-in early stopping."
             )

@@ -207,7 +207,7 @@ def test_preflight_refuses_examples_that_see_each_other(
     replace_segment_attention(blind)
 
     with pytest.raises(
-        TrainingError, match=r"another loss than one by one, by .*: they see each other\."
+        TrainingError, match=r"differ in their loss from one by one, by .*: they see each other\."
     ):
         fit_and_check(module, tmp_path, examples(tiny_language_model))
 

@@ -292,7 +292,7 @@ def test_early_stopping_that_watches_what_is_watched_is_refused() -> None:
     callbacks = build_callbacks({"stop": {"_target_": "EarlyStopping", "monitor": "val/loss"}})
 
     message = (
-        r"^trainer\.callbacks\.stop\.monitor must be another metric than val/loss, which "
+        r"^trainer\.callbacks\.stop\.monitor must be a metric other than val/loss, which "
         r"llm\.training\.early_stopping_patience=3 watches, got 'val/loss'\. Add callbacks=no_early"
     )
     with pytest.raises(ConfigError, match=message):
@@ -311,7 +311,7 @@ def test_early_stopping_on_a_metric_that_is_not_logged_is_refused() -> None:
         check_early_stopping(callbacks, TrainingConfig(), "embedding", None)
     training = TrainingConfig(monitor="val/loss")
     check_early_stopping(callbacks, training, "llm", "preference")
-    message = r"must be another metric than val/preference_accuracy, which llm\.training\.early"
+    message = r"must be a metric other than val/preference_accuracy, which llm\.training\.early"
     with pytest.raises(ConfigError, match=message):
         check_early_stopping(callbacks, TrainingConfig(), "llm", "preference")
 
