@@ -64,8 +64,8 @@ class PageTemplate:
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
-        shared = {"compact": compact, "count": "{:,}".format, "readable": readable}
-        environment.filters.update({**self.filters, **shared})
+        environment.filters.update(self.filters)
+        environment.filters.update(compact=compact, count="{:,}".format, readable=readable)
         return environment.get_template(self.file.name)
 
 

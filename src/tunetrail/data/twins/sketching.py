@@ -184,12 +184,12 @@ def _sketch_row(record: dict[Any, Any], group: str | None, table: _TextTable) ->
 
     # Rows with other numbers, or with other boilerplate, say something else.
     numbers = [numbers_of(text) for text in texts]
-    forms = [text.form for text in added]
+    forms = [entry.form for entry in added]
     # The prefix keeps a group from having the key of a text of the same words.
     name = f"text:{twins[0].normalized}" if group is None else f"group:{group}"
     text_keys = []
-    for text, text_numbers in zip(added, numbers, strict=True):
-        key = text.key.to_bytes(8, "little")
+    for entry, text_numbers in zip(added, numbers, strict=True):
+        key = entry.key.to_bytes(8, "little")
         text_keys.append(hash_of([key, text_numbers]) if text_numbers else key)
     hashes = (
         identity(record),
