@@ -184,13 +184,13 @@ def test_what_most_rows_share_makes_no_row_a_copy_and_no_split_uneven(
 ) -> None:
     generator = random.Random(7)
     first, second = ("input", "output") if shape == "completion" else ("text", "label")
-    messages = [words(generator, 5, 10) for _ in range(1000)]
+    messages = [words(generator, 5, 10) for _ in range(500)]
     rows = [{first: fill(message), second: generator.choice(LABELS)} for message in messages]
 
     session = prepared(shape, rows, tmp_path)
 
-    assert session.step("cleaning").rows_out == 1000
-    shares = [session.sides[side] / 1000 for side in SIDES]
+    assert session.step("cleaning").rows_out == 500
+    shares = [session.sides[side] / 500 for side in SIDES]
     assert shares == pytest.approx([0.7, 0.15, 0.15], abs=0.06)
     assert session.warnings == () and session.stopped is None
 

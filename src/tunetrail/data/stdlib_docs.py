@@ -35,6 +35,9 @@ _PARAGRAPH_CHARACTERS = range(30, 401)
 _CODE_CHARACTERS = range(80, 1501)
 _SENTENCE_ENDS = (".", "!", "?")
 
+# The fields of statements that hold further statements, in the order in which they are written.
+_STATEMENT_FIELDS = ("body", "handlers", "orelse", "finalbody", "cases")
+
 _Documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -126,8 +129,8 @@ def _documented_nodes(tree: ast.Module) -> Iterator[_Documented]:
             yield node
         # The list grows while it is walked. ast.walk would also visit all expressions, which hold
         # no definitions.
-        children = ast.iter_child_nodes(node)
-        nodes.extend(child for child in children if not isinstance(child, ast.expr))
+        for field in _STATEMENT_FIELDS:
+            nodes.extend(getattr(node, field, ()))
 
 
 def _cut_docstring(node: _Documented, lines: list[str]) -> None:

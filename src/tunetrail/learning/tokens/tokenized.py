@@ -9,6 +9,7 @@ from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -36,10 +37,25 @@ _FORMAT = 2
 # Items that are cached together, so that a new item rebuilds one block.
 _BLOCK = 256
 _TOKEN_FEATURES = ("input_ids", "attention_mask", "token_type_ids")
+# What a tokenizer's identity was when it had these tokens and this template.
+_KNOWN_IDENTITIES: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, str]] = WeakKeyDictionary()
 
 
 def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the SHA-256 (hex) of everything that decides how a tokenizer splits text."""
+    """Return the SHA-256 (hex) of everything that decides how a tokenizer splits text.
+
+    It is remembered, as the rules of a large vocabulary take a tenth of a second to read: only new
+    tokens, another template or another end of texts make it another one.
+    """
+    changeable = (len(tokenizer), tokenizer.chat_template, tokenizer.eos_token_id)
+    state, identity = _KNOWN_IDENTITIES.get(tokenizer, (None, ""))
+    if state != changeable:
+        identity = _read_identity(tokenizer)
+        _KNOWN_IDENTITIES[tokenizer] = (changeable, identity)
+    return identity
+
+
+def _read_identity(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     # A slow tokenizer has no rules that could be read: its class and special tokens stand in.
     rules: Any = json.loads(backend.to_str()) if backend is not None else {"slow": repr(tokenizer)}

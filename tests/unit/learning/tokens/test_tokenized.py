@@ -12,6 +12,7 @@ from tunetrail.learning.tokens.tokenized import (
     TokenizedTexts,
     tokenize_examples,
     tokenize_preferences,
+    tokenizer_identity,
 )
 
 TEXTS = ["a first text", "b", "", "é" * 40, "a first text"]
@@ -135,3 +136,18 @@ def test_tokenize_preferences_are_those_of_the_tokenizer(
     assert tokenize_preferences(tokenizer, records, 64, None) == expected
     assert len(list(cache.folder.rglob("tokens.npz"))) == 2
     assert tokenize_preferences(tokenizer, [], 64, cache) == []
+
+
+def test_a_tokenizer_with_another_token_or_template_is_another_one(
+    tiny_language_model: str,
+) -> None:
+    tokenizer, equal = load_tokenizer(tiny_language_model), load_tokenizer(tiny_language_model)
+    identities = [tokenizer_identity(tokenizer)]
+    assert tokenizer_identity(tokenizer) == tokenizer_identity(equal) == identities[0]
+
+    tokenizer.add_tokens(["<new>"])
+    identities.append(tokenizer_identity(tokenizer))
+    tokenizer.chat_template = "{{ messages }}"
+    identities.append(tokenizer_identity(tokenizer))
+
+    assert len(set(identities)) == 3
