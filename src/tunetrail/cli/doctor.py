@@ -139,6 +139,7 @@ def _places(options: argparse.Namespace, database: str) -> dict[str, dict[str, A
         "cache of Hugging Face": Path(os.environ.get("HF_HOME", "~/.cache/huggingface")),
         "temporary files": Path(tempfile.gettempdir()),
     }
+
     for name, folder in folders.items():
         places[name] = _described(folder.expanduser().absolute())
     return places

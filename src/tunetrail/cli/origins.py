@@ -154,13 +154,8 @@ def _leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         # A callback of one's own belongs to the mapping that holds it.
         if isinstance(value, Mapping) and (is_section or key not in settings):
             yield from _leaves(value, f"{key}.")
-        else:
-            above = next(
-                (
-                    known
-                    for known in settings
-                    if key.startswith(f"{known}.") and settings[known].is_mapping
-                ),
-                key,
-            )
-            yield above, value
+            continue
+
+        mappings = (name for name in settings if settings[name].is_mapping)
+        above = (name for name in mappings if key.startswith(f"{name}."))
+        yield next(above, key), value

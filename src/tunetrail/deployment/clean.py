@@ -237,7 +237,7 @@ class Cleaner:
     def _training_of(self, tracker: Tracker, run_id: str | None) -> TrainingRun | None:
         """Return the training that an MLflow run belongs to; None if this database has none."""
         run = _any_run(tracker, run_id)
-        # Families and folds are runs below a training's, and only that one has the tag.
+        # Families and folds are runs below a training's, and only the training has the tag.
         while run is not None and TRAINING_RUN_TAG not in run.data.tags:
             run = _any_run(tracker, run.data.tags.get(MLFLOW_PARENT_RUN_ID))
         # `mlflow gc` may have removed the run for good.

@@ -199,6 +199,7 @@ class Comparison:
             "heaviest_share",
             "documents",
         )
+
         values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 

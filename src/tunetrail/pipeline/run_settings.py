@@ -99,6 +99,7 @@ def _section_of(section: type[_Section], plain: Mapping[str, Any], prefix: str) 
             values[name] = _section_of(kinds[name], value, f"{prefix}{name}.")
         else:
             values[name] = _checked(f"{prefix}{name}", value, kinds[name])
+
     # The constructor checks the values: a range may be narrower than when the run began.
     return section(**values)
 

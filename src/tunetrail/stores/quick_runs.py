@@ -142,6 +142,7 @@ class QuickRuns:
         own_tags = {key: value for key, value in tags.items() if not key.startswith("mlflow.")}
         # MLflow stores zero for NaN, a metric that was announced only.
         metrics = self._pairs("latest_metrics", run_id, "NOT is_nan")
+
         return ListedRun(
             run_id=run_id,
             name=name,

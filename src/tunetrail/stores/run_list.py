@@ -116,6 +116,7 @@ def listed_run(run: Run) -> ListedRun:
     """Return a run of MLflow as plain values."""
     tags = {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")}
     started, ended = run.info.start_time, run.info.end_time
+
     return ListedRun(
         run_id=run.info.run_id,
         name=run.info.run_name,

@@ -76,6 +76,7 @@ class SweepDriver:
         run = Tracker(request.tracking).start_run(
             f"sweep {names}", tags={SWEEP_TAG: shown_uri(" ".join(public))}
         )
+
         study = SweepStudy.create(
             manager,
             run.run_id,

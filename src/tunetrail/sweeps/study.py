@@ -77,6 +77,7 @@ class SweepStudy:
             settings=settings or {},
             pins=pins,
         )
+
         directions = [goal.direction for goal in objectives]
         study = optuna.create_study(
             study_name=sweep_run_id,
@@ -85,6 +86,7 @@ class SweepStudy:
             sampler=RandomSampler(),
             pruner=make_pruner(search),
         )
+
         study.set_user_attr("plan", plan.to_plain())
         return cls(sweep_run_id, plan, study)
 

@@ -160,6 +160,7 @@ class Calibration:
         training = self.auto_values.applied_to(self.family.section(self.settings).training)
         # No time depends on a rate that is still to be found.
         rate = NOMINAL_RATE if training.learning_rate == AUTO else training.learning_rate
+
         return replace(
             training,
             batch_size=self.division.share(training.rows_per_batch),

@@ -36,6 +36,7 @@ def lines_below(plan: FamilyPlan) -> list[str]:
     """Return memory, disk, the places of results, what should be known, and what was assumed."""
     memory, disk, places = plan.memory, plan.disk, plan.places
     version = "no version yet" if places.root_version is None else f"version {places.root_version}"
+
     return [
         f"memory: {in_units(memory.peak_bytes)} at most on {memory.device}, of "
         f"{in_units(memory.available_bytes)} that are available",
