@@ -89,7 +89,7 @@ class TextBatches:
         return request.answer
 
     def _batch_of(self, request: _Request) -> list[_Request]:
-        """Return a request with the waiting ones that one step of the model can answer with it."""
+        """Return a request with the waiting ones that a single step can answer together with it."""
         with self._lock:
             candidates = [other for other in self._waiting if other is not request]
 
