@@ -14,10 +14,10 @@ Vectors = np.ndarray[Any, np.dtype[np.float32]]
 Encode = Callable[[LoadedVersion, Sequence[str], str | None], tuple[Vectors, Sequence[int]]]
 """Returns the vectors [texts, dimensions] of texts under a prompt, and the tokens of each text."""
 
+# Texts of several requests that are computed together: one step of the model.
 _MOST_TEXTS = 32
-"""Texts of several requests that are computed together: one step of the model."""
+# How many times as long as its texts a batch may be once each is as long as the longest.
 _MOST_PADDING = 2.0
-"""How many times as long as its texts a batch may be once each is as long as the longest."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)

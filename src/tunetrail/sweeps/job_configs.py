@@ -17,8 +17,8 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig
 
 _SEARCH_PATH = "hydra.searchpath"
+# Compositions in memory; each is a megabyte or two.
 _MOST_TEMPLATES = 32
-"""Compositions in memory; each is a megabyte or two."""
 
 
 class JobConfigLoader(ConfigLoaderImpl):
@@ -102,7 +102,7 @@ class JobConfigLoader(ConfigLoaderImpl):
         return super()._compose_config_from_defaults_list(defaults, own_files)
 
     def _parse(self, overrides: list[str]) -> list[Override]:
-        """Return the parsed overrides; most of them are those of all jobs."""
+        """Return the parsed overrides, most of which all jobs share."""
         new = [override for override in overrides if override not in self._overrides]
         self._overrides.update(zip(new, OverridesParser.create().parse_overrides(new), strict=True))
         return [self._overrides[override] for override in overrides]

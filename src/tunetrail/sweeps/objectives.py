@@ -32,15 +32,15 @@ COSTS: Mapping[str, Callable[[Outcome], float]] = {
 }
 """What a job costs: time and optimizer steps of its training, and size of its model on disk."""
 
+# The metrics of MLflow that are costs.
 _METRICS_OF_COSTS = {
     "seconds": "training/seconds",
     "steps": "training/steps",
     "model_mib": "validation/model_mib",
 }
-"""The metrics of MLflow that are costs."""
 
+# Rows by which it is found out before the first job which metrics the session gives.
 _SAMPLE = 1_000
-"""Rows by which it is found out before the first job which metrics the session gives."""
 
 
 def check_objective(

@@ -19,10 +19,10 @@ from tunetrail.sweeps.sweep_plan import Objective
 
 logger = logging.getLogger(__name__)
 
+# The order of jobs without a value: those that have ended first.
 _ORDER = list(JobState)[::-1]
-"""The order of jobs without a value: those that have ended first."""
+# Finished jobs below which an importance would be a guess.
 _FEWEST_JOBS = 4
-"""Finished jobs below which an importance would be a guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
