@@ -131,10 +131,9 @@ def is_disk_full(error: OSError, folder: Path | None = None) -> bool:
 
 def has_room(folder: Path) -> bool:
     """Tell whether the disk of a folder that exists has room for more than a few small files."""
-    # Imported only here: help appears at once without it.
-    from shutil import disk_usage
-
-    return disk_usage(folder).free >= _LEAST_ROOM
+    usage = shutil.disk_usage(folder)
+    # A small disk, such as one in memory, may never have had so much; a virtual one has no size.
+    return usage.free >= min(_LEAST_ROOM, usage.total // 20)
 
 
 @contextmanager

@@ -154,7 +154,7 @@ def test_a_cache_on_a_full_disk_is_not_used(
     cache = ResultCache(folder=tmp_path / "cache", gigabytes=1.0)
     assert cache.open()
 
-    usage = type("Usage", (), {"free": 1_000})
+    usage = type("Usage", (), {"free": 1_000, "total": 10**12})
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
 
     assert not cache.open()

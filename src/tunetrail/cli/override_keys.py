@@ -8,13 +8,13 @@ from tunetrail.config.key_suggestions import did_you_mean_key, is_known_key
 from tunetrail.errors import ConfigError
 
 _OVERRIDE = re.compile(r"(?P<sign>~|\+{0,2})(?P<key>[^=]*)(?P<equals>=?)")
+# Keys of Hydra itself, and groups with a package or below another group.
 _NOT_OURS = re.compile(r"hydra([./]|$)|.*[@/]")
-"""Keys of Hydra itself, and groups with a package or below another group."""
 _LOGGING = re.compile(r"hydra\.(job|hydra)_logging\b")
+# What lets Python's logging call a function or a class of any module.
 _CODE = re.compile(r"\(\)|\bclass\b|_target_")
-"""What lets Python's logging call a function or a class of any module."""
+# A switch, a name, or a list of names: Hydra asserts that `hydra.verbose` is one of them.
 _VERBOSE = re.compile(r"""(?!null$)(\[.*\]|["']?[A-Za-z_].*)""")
-"""A switch, a name, or a list of names: Hydra asserts that `hydra.verbose` is one of them."""
 
 
 def check_keys(overrides: Sequence[str]) -> None:
@@ -24,6 +24,7 @@ def check_keys(overrides: Sequence[str]) -> None:
     """
     known_groups = tuple(groups())
     model_type = next((value for key, value in _pairs(overrides) if key == "model_type"), "")
+
     for key, value in _pairs(overrides):
         if _LOGGING.match(key) and _CODE.search(f"{key}={value}"):
             raise ConfigError(

@@ -37,10 +37,10 @@ from tunetrail.verbosity import VARIABLE, WARNINGS, changed_environment
 
 STEPS = 3
 """Optimizer steps; the first warms up and isn't timed."""
+# Held-out rows that are scored, and rows that these are ranked against.
 _HELD_OUT_ROWS = 16
-"""Held-out rows that are scored, and rows that these are ranked against."""
+# Rows that are scored once without being timed.
 _FEWEST_ROWS = 2
-"""Rows that are scored once without being timed."""
 _ANSWER_TOKENS = 5
 NOMINAL_RATE = 1e-6
 """A learning rate in place of one that is to be found: no time depends on it."""

@@ -7,8 +7,8 @@ from tunetrail.hardware import cpu_count
 from tunetrail.learning.devices import CPU, device_kind
 from tunetrail.pipeline.ranks import rank_count
 
+# Until a rank has imported its libraries (lab log, 2026-11-30).
 _START_SECONDS = 8.0
-"""Until a rank has imported its libraries (lab log, 2026-11-30)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Division:
         return self.start_seconds == 0.0
 
     def share(self, count: int) -> int:
-        """Return what each device gets of a batch of so many rows or tokens."""
+        """Return the rows or tokens that each device gets of a batch with `count` of them."""
         return -(-count // self.devices)
 
 
