@@ -149,6 +149,7 @@ def test_training_group_sets_both_model_types(option: str, key: str, value: Any)
 @pytest.mark.parametrize(
     ("option", "key", "value"),
     [
+        ("trainer=auto", "accelerator", "auto"),
         ("trainer=cpu", "accelerator", "cpu"),
         ("trainer=gpu", "accelerator", "gpu"),
         ("trainer=ddp", "strategy", "ddp"),
