@@ -13,7 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tunetrail import DatabaseManager
-from tunetrail.learning.exporting.agreement import PROBES
+from tunetrail.learning.exporting.agreement import MOST_DIFFERENCE, PROBES
+from tunetrail.learning.exporting.gguf_file import checked_model, write_gguf
 from tunetrail.learning.language_model.model import LanguageModel, last_logits
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
 from tunetrail.learning.models.catalog import LANGUAGE_MODELS, resolve_model
@@ -112,3 +113,52 @@ def test_a_real_model_with_learnt_adapters_is_exported_in_every_form(workplace: 
     added = greatest_difference(halved, last_logits(merged, PROBES))
     print(f"f16: rounding alone {rounding:.2g}, the file besides {added:.2g}")
     assert added < 1e-2
+
+
+def llama_cpp_answers(file: Path) -> tuple[list[list[int]], Any]:
+    """Return the tokens of each probe and the logits after the last one, by llama.cpp itself."""
+    from cyllama.llama import llama_cpp
+
+    class SizedModel(llama_cpp.LlamaModel):  # type: ignore[misc]
+        """A model that says what cyllama 0.2.18 asks it for, and its own class doesn't."""
+
+        @property
+        def n_vocab(self) -> int:
+            return int(self.get_vocab().n_vocab)
+
+    network = SizedModel(str(file))
+    parameters = llama_cpp.LlamaContextParams()
+    parameters.n_ctx = 512
+    # Keys and values in four bytes, as torch has them.
+    parameters.type_k = parameters.type_v = parameters.flash_attn_type = 0
+    context = llama_cpp.LlamaContext(network, parameters)
+
+    tokens, logits = [], []
+    for text in PROBES:
+        encoded = list(network.get_vocab().tokenize(text, True, True))
+        context.kv_cache_clear()
+        # `last_logits` reads no more.
+        context.decode(llama_cpp.llama_batch_get_one(encoded[:128]))
+        tokens.append(encoded)
+        # Of the last token alone, unless a batch asks for more.
+        logits.append(np.array(context.get_logits(), dtype=np.float64))
+    return tokens, np.stack(logits)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("cyllama") is None,
+    reason="cyllama is not installed (`pip install cyllama` brings llama.cpp)",
+)
+def test_llama_cpp_itself_reads_the_file_and_agrees(workplace: Path) -> None:
+    folder = Path(resolve_model("smollm2-135m", LANGUAGE_MODELS).path)
+    model = with_tokenizer(load_language_model(str(folder)), folder)
+    file = workplace / "model.gguf"
+    write_gguf(checked_model(model), file, "llm-1", "f32")
+
+    tokens, logits = llama_cpp_answers(file)
+
+    expected_tokens = [model.tokenizer(text)["input_ids"] for text in PROBES]
+    difference = greatest_difference(last_logits(model, PROBES), logits)
+    print(f"llama.cpp: largest difference {difference:.2g} of {np.abs(logits).max():.3g}")
+    assert tokens == expected_tokens
+    assert difference < MOST_DIFFERENCE
