@@ -27,6 +27,9 @@ class CommandParser(argparse.ArgumentParser):
             return f"{name} must be {_TYPES.get(match[1], match[1])}, got {match[2]}."
         if problem in ("expected one argument", "expected at least one argument"):
             return f"{name} must have a value, got none."
+        # From a type of our own.
+        if problem.startswith("must "):
+            return f"{name} {problem}."
 
         if name == "the following arguments are required":
             return f"{problem} must be given."

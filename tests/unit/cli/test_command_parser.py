@@ -1,7 +1,15 @@
+import argparse
+
 import pytest
 
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.errors import UserError
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise argparse.ArgumentTypeError("must be a text, got nothing but spaces")
+    return value
 
 
 @pytest.fixture
@@ -11,6 +19,7 @@ def parser() -> CommandParser:
     parser.add_argument("--to", choices=("onnx", "gguf"))
     parser.add_argument("--limit", type=int)
     parser.add_argument("--share", type=float)
+    parser.add_argument("--reason", type=_text)
     return parser
 
 
@@ -22,6 +31,7 @@ def parser() -> CommandParser:
         (["llm", "--to"], "--to must have a value, got none."),
         (["llm", "--limit", "x"], "--limit must be a whole number, got 'x'."),
         (["llm", "--share", "1%"], "--share must be a number, got '1%'."),
+        (["llm", "--reason", " "], "--reason must be a text, got nothing but spaces."),
         (["llm", "--lmit", "3"], "there is no argument --lmit. Did you mean '--limit'?"),
         (["llm", "more"], "there is no argument more."),
     ],
