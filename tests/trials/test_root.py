@@ -381,6 +381,11 @@ def test_root_commands_answer_from_the_ledger(place: Workplace, call_main: CallM
     ):
         assert call_main("root", *command).exit_code == 0
 
+    forbid(place.moves, "1", "leaks names")
+    newest, promoted, _ = call_main("root", "log", "embedding").out.split("embedding/")[1:]
+    assert "forbidden" in newest and "root before" not in newest
+    assert "root before: 1" in promoted
+
 
 BAD_WORDS = [
     (("show", "embedding/9"), "version must be in the ledger, got 'embedding/9'"),

@@ -8,6 +8,7 @@ from tunetrail.cli.terminal import new_table, plain_text, printable
 from tunetrail.deployment.root_history import evidence_of
 from tunetrail.reporting.readable import shown_interval, shown_moment
 from tunetrail.stores.database import PromotionRecord
+from tunetrail.stores.ledger import DELETED, FORBIDDEN
 
 
 def print_root(root: Mapping[str, Any]) -> None:
@@ -27,9 +28,12 @@ def print_decision(line: PromotionRecord) -> None:
     """Print a decision in three lines, as `git log` prints a commit."""
     names = ", ".join(line.sessions)
     session = f", session{'s' if len(line.sessions) > 1 else ''} {names}" if names else ""
-    when, before = _time_in_words(line.created_at), line.previous_version or "none"
+    when = _time_in_words(line.created_at)
+    # The others are about a version, whichever is root.
+    is_about_root = line.decision not in (FORBIDDEN, DELETED)
+    before = f", root before: {line.previous_version or 'none'}" if is_about_root else ""
     print_line(f"{line.model_name}/{line.version}  {when}  {line.decision}")
-    print_line(f"    by {line.actor or 'unknown'}{session}, root before: {before}")
+    print_line(f"    by {line.actor or 'unknown'}{session}{before}")
     gain = _evidence_in_words(evidence_of([line]))
     if gain:
         print_line(f"    {gain}")
