@@ -113,12 +113,17 @@ def _print_account(session: "PreparedSession", rejected: int) -> None:
         table.add_row(*cells)
     console.print(table)
 
-    for line in _lines(session, rejected):
+    # A terminal that shows both streams has shown the warnings already.
+    is_logged = sys.stdout.isatty() and sys.stderr.isatty()
+    for line in account_lines(session, rejected, with_warnings=not is_logged):
         # Whole lines can be copied and searched; brackets of a reason are no markup.
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _lines(session: "PreparedSession", rejected: int) -> Iterator[str]:
+def account_lines(
+    session: "PreparedSession", rejected: int, *, with_warnings: bool = True
+) -> Iterator[str]:
+    """Yield what was set aside and found, and how the rows were split."""
     for step in session.account:
         reasons = list(step.reasons.items())
         for reason, count in reasons[:_SHOWN_REASONS]:
@@ -134,9 +139,10 @@ def _lines(session: "PreparedSession", rejected: int) -> Iterator[str]:
         )
     # In alphabetical order, errors come before warnings.
     for finding in sorted(session.findings, key=lambda finding: finding.severity):
-        if finding.severity != "passed":
+        is_shown = with_warnings or finding.severity != "warning"
+        if finding.severity != "passed" and is_shown:
             yield f"{finding.severity}: {finding.check}: {finding.message}"
-    for warning in session.warnings:
+    for warning in session.warnings if with_warnings else ():
         yield f"warning: split: {warning}"
 
     sides = ", ".join(f"{side} {rows:,}" for side, rows in session.sides.items())

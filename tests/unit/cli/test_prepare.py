@@ -7,6 +7,9 @@ import pandas as pd
 import pytest
 
 from tunetrail.cli import main
+from tunetrail.cli.prepare import account_lines
+from tunetrail.data.checks.results import CheckResult
+from tunetrail.data.flow.prepared import PreparedSession
 
 
 def sentence(n: int) -> str:
@@ -64,6 +67,34 @@ def test_prepare_writes_the_files_and_prints_the_account(
         "report.html",
         "summary.json",
     }
+
+
+def test_account_leaves_out_warnings_that_the_terminal_has_shown() -> None:
+    finding = CheckResult(
+        check="rows.outlier",
+        severity="warning",
+        rows=10,
+        judged=200,
+        measure=0.05,
+        threshold=0.02,
+        set_aside=False,
+        message="10 of 200 rows",
+    )
+    session = PreparedSession(
+        folder=Path("look"),
+        account=(),
+        findings=(finding,),
+        sides={"train": 200},
+        clusters={},
+        method="content",
+        warnings=("few rows",),
+        placeholders={},
+    )
+    result = ["split by content: train 200", "report: look/report.html"]
+
+    warnings = ["warning: rows.outlier: 10 of 200 rows", "warning: split: few rows"]
+    assert list(account_lines(session, 0)) == [*warnings, *result]
+    assert list(account_lines(session, 0, with_warnings=False)) == result
 
 
 def test_prepare_leaves_files_where_an_error_finding_stops_it(

@@ -80,7 +80,7 @@ class FixedSeconds:
     """What stages take whatever the model: reading, drawing, and the records in MLflow.
 
     The defaults are seconds of computing time, measured with tiny models, and for the evaluation
-    with small language models (lab log, 2026-11-30).
+    with small models (lab log, 2026-11-30).
 
     Attributes:
         start: Importing the libraries, in wall-clock time; 0 if they are.
@@ -97,7 +97,7 @@ class FixedSeconds:
     opening: float = 2.5
     fold: float = 0.5
     training: float = 1.0
-    evaluation: float = 4.0
+    evaluation: float = 2.5
     deployment: float = 2.0
 
 
