@@ -98,7 +98,7 @@ def _explained(error: Exception) -> str:
 
 
 def _absent_variable(name: str) -> str:
-    """Return that the configuration needs an environment variable, with the way out."""
+    """Return the message for an environment variable that the configuration lacks."""
     group, key, example = _VARIABLES.get(name, ("the configuration", "its key", "VALUE"))
     return (
         f"{name} must be set in the environment for {group}, got none. "

@@ -30,7 +30,7 @@ def rows_sketch(row_texts: Iterable[Sequence[str]]) -> list[str]:
 
 
 def are_new(row_texts: Iterable[Sequence[str]], sketch: Sequence[str]) -> list[bool]:
-    """Tell of each row whether it surely was on no side of this sketch.
+    """Tell for each row whether it was certainly not among an earlier test side's rows.
 
     A full sketch doesn't know the rows whose hash is above its last one: these count as old.
 

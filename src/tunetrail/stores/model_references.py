@@ -265,7 +265,7 @@ def _versions_of(tracker: Tracker, run_ids: Iterable[str]) -> list[ModelVersion]
 
 
 def _not_found(tracker: Tracker, reference: str, forms: str) -> str:
-    """Return that there is no such run or model, with the nearest names that there are."""
+    """Return the message for an unknown run or model, with the nearest known names."""
     names = dict.fromkeys([BASE] if forms == _MODEL_FORMS else [])
     for model in tracker.client.search_registered_models(max_results=_SHOWN_NAMES * 10):
         names |= dict.fromkeys(f"{model.name}@{alias}" for alias in model.aliases)

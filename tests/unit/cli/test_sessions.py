@@ -84,7 +84,7 @@ def test_ingest_rejects_rows_with_a_reason_and_goes_on(
         (
             "broken.jsonl",
             b"{{{\n",
-            "broken.jsonl has no row that embedding samples can be made of: line 1 is not JSON",
+            "broken.jsonl has no row from which embedding samples can be made: line 1 is not JSON",
         ),
         ("broken.parquet", b"PAR1 and no more", "broken.parquet is not a complete Parquet file"),
         (
@@ -297,7 +297,7 @@ def test_ingest_of_chat_logs_stores_both_kinds_and_keeps_what_was_rejected(
         (
             "pairs.jsonl",
             b'{"anchor": "a", "positive": "b"}\n',
-            "pairs.jsonl has no row that conversations can be made of",
+            "pairs.jsonl has no row from which conversations can be made",
         ),
         ("typo.jsonl", b'{"mesages": []}\n', "Did you mean 'messages'?"),
     ],

@@ -126,7 +126,7 @@ def check_rows(
         except SampleError as error:
             problem = problem or str(error)
     name = shown_source(source)
-    raise SampleError(f"{name} has no row that {goal} can be made of: {problem}")
+    raise SampleError(f"{name} has no row from which {goal} can be made: {problem}")
 
 
 def count_rows(source: Source) -> int | None:

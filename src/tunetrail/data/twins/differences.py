@@ -45,7 +45,7 @@ class _Difference:
 
 
 def say_something_else(words: TextWords, older: Integers, newer: Integers) -> Mask:
-    """Tell of each pair of similar rows whether the newer one says something else, [pairs].
+    """Tell for each pair of similar rows whether the newer one says something else, [pairs].
 
     It does in three cases: a stretch of at least three words is replaced by other words (another
     question about the same document); words at the same places differ in another row that is

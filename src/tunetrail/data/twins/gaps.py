@@ -137,7 +137,7 @@ def _contexts(covered: CoveredWords) -> tuple[Integers, Mask]:
 
 
 def _gaps_of_contexts(covered: CoveredWords) -> tuple[Mask, Mask]:
-    """Tell of the four words from each on whether a gap follows them, or comes before them."""
+    """Tell for the four words from each on whether a gap follows them, or comes before them."""
     is_gap = ~covered.is_covered
     same_after = _shifted(covered.text + 1, _CONTEXT) == covered.text + 1
     same_before = np.append(False, covered.text[1:] == covered.text[:-1])

@@ -192,7 +192,7 @@ def _merge_labels(labels: Integers, pairs: list[Pairs]) -> Integers:
 
 
 def is_mixed(bucket: Integers, labels: Integers) -> Mask:
-    """Tell of each member of sorted buckets whether its bucket holds several labels."""
+    """Tell for each member of sorted buckets whether its bucket holds several labels."""
     begins = begins_run(bucket)
     bucket_starts = np.flatnonzero(begins)
     lowest = np.minimum.reduceat(labels, bucket_starts)

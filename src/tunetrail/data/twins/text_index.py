@@ -79,7 +79,7 @@ class TextIndex:
             sketches.exact_left = int(share * (_EXACT_PAIRS + _EXACT_PAIRS_PER_TEXT * texts))
 
     def are_similar(self, first: Integers, second: Integers, similarity: float) -> Mask:
-        """Tell of each pair of texts whether they are equal or similar in some kind of shingles.
+        """Tell for each pair of texts whether they are equal or similar in some kind of shingles.
 
         -1 stands for no text, which equals only itself.
         """

@@ -123,9 +123,9 @@ class EmbeddingModule(TrainedModule):
         return model
 
     def loss_of(self, batch: SharedBatch) -> Tensor:
-        """Return the loss of the batch's shape times its rows, over the rows of all ranks.
+        """Return the sum of the losses of a micro-batch's rows, with the loss of their shape.
 
-        Each rank encodes its own rows and compares them with the rows of all ranks.
+        The rows of all ranks count: each rank encodes its own, and compares them with all others.
         """
         if len(batch.shares) == 1 or not batch.is_divided:
             # With fewer rows than ranks, every rank computes all of them.

@@ -198,7 +198,7 @@ class LanguageModelLearner:
         return module, batches
 
     def scorable(self, model: LanguageModel, records: Sequence[Record]) -> list[bool]:
-        """Tell of each record whether the maximum length leaves any text to score.
+        """Tell for each record whether the maximum length leaves any text to score.
 
         Both answers of a preference must have some text, and they must still differ.
         """

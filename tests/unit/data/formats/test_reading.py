@@ -233,7 +233,7 @@ def test_check_rows_passes_when_one_of_the_first_rows_does(tmp_path):
     path = written(tmp_path / "a.jsonl", [*ROWS[:19], {"anchor": "the one"}])
     check_rows(read_rows(path), check, "ones", path)
     with pytest.raises(
-        SampleError, match=r"a\.jsonl has no row that ones can be made of: not the one\."
+        SampleError, match=r"a\.jsonl has no row from which ones can be made: not the one\."
     ):
         rows = read_rows(written(path, [*ROWS[:20], {"anchor": "the one"}]))
         check_rows(rows, check, "ones", path)
