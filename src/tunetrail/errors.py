@@ -133,7 +133,7 @@ def has_room(folder: Path) -> bool:
     """Tell whether the disk of a folder that exists has room for more than a few small files."""
     usage = shutil.disk_usage(folder)
     # A small disk, such as one in memory, may never have had so much; a virtual one has no size.
-    return usage.free >= min(_LEAST_ROOM, usage.total // 20)
+    return usage.total == 0 or usage.free > min(_LEAST_ROOM, usage.total // 20)
 
 
 @contextmanager
