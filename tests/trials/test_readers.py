@@ -389,6 +389,30 @@ def test_a_damaged_file_is_refused_in_one_line(
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("form", ["file.arrow", "stream.arrow", "a.parquet"])
+def test_a_column_whose_name_is_damaged_is_refused_in_one_line(
+    tmp_path: Path, form: str, nested: bool
+) -> None:
+    value = {"named_column": "a"} if nested else "a"
+    table = pyarrow.table({"outer" if nested else "named_column": [value]})
+    if form == "a.parquet":
+        # Without Arrow's own copy of the names, which wouldn't be damaged.
+        content = parquet_file(table, store_schema=False)
+    else:
+        make = pyarrow.ipc.new_file if form == "file.arrow" else pyarrow.ipc.new_stream
+        sink = pyarrow.BufferOutputStream()
+        with make(sink, table.schema) as writer:
+            writer.write_table(table)
+        content = sink.getvalue().to_pybytes()
+    assert b"named_column" in content
+
+    path = save(tmp_path / form, content.replace(b"named_column", b"nam\xef\xfd_column"))
+    with pytest.raises(SampleError, match=r"is not a complete (Arrow|Parquet) file") as caught:
+        list(read_rows(path))
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_a_broken_element_of_an_array_does_not_end_it(tmp_path: Path) -> None:
     path = save(tmp_path / "a.json", '[\n {"a": 1},\n {"a": oops, "b": "]}"},\n 7,\n {"a": 2}\n]')
     rows = list(read_rows(path))

@@ -82,7 +82,14 @@ def _complete(file: SourceFile, form: str) -> Iterator[None]:
 
     try:
         yield
-    except (pyarrow.ArrowException, OSError, OverflowError, MemoryError) as error:
+    # A damaged name of a column isn't UTF-8; pyarrow reads names without a check.
+    except (
+        pyarrow.ArrowException,
+        OSError,
+        OverflowError,
+        MemoryError,
+        UnicodeDecodeError,
+    ) as error:
         # Errors of the system, such as a missing file, are explained elsewhere.
         if isinstance(error, OSError) and error.errno is not None:
             raise
