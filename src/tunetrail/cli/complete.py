@@ -53,7 +53,7 @@ _POSITIONALS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class Completion:
     """A word that the Tab key offers, and what it stands for."""
 
     word: str
@@ -97,23 +97,23 @@ def _after_break(word: str, typed: str, breaks: str) -> str:
     return word[divided + 1 :]
 
 
-def candidates(words: Sequence[str]) -> list[Candidate]:
+def candidates(words: Sequence[str]) -> list[Completion]:
     """Return the candidates for the last of the words after `tunetrail`."""
     *before, current = words
     offered = _commands() if not before else _of_command(before[0], before[1:], current)
     return [candidate for candidate in offered if candidate.word.startswith(current)]
 
 
-def _commands() -> Iterator[Candidate]:
+def _commands() -> Iterator[Completion]:
     from tunetrail.cli import _USAGE
 
     # The help lists the commands with what they do: a second list would drift from it.
     for name, meaning in re.findall(r"^  (\w+)\s+(\S.*)$", _USAGE, re.MULTILINE):
-        yield Candidate(word=name, meaning=meaning)
-    yield from (Candidate(word=option) for option in ("--help", "--version", "--debug"))
+        yield Completion(word=name, meaning=meaning)
+    yield from (Completion(word=option) for option in ("--help", "--version", "--debug"))
 
 
-def _of_command(command: str, before: Sequence[str], current: str) -> Iterator[Candidate]:
+def _of_command(command: str, before: Sequence[str], current: str) -> Iterator[Completion]:
     previous = before[-1] if before else ""
     url = _database_url(before)
     values = _VALUES_OF_OPTIONS.get(previous)
@@ -121,14 +121,14 @@ def _of_command(command: str, before: Sequence[str], current: str) -> Iterator[C
         yield from values(url)
         return
     if command == "completion":
-        yield from (Candidate(word=shell) for shell in SHELLS)
+        yield from (Completion(word=shell) for shell in SHELLS)
         return
 
     if command in COMPOSED_COMMANDS:
         if command in _CONTINUED and "=" not in current:
             kind, options = _CONTINUED[command]
             yield from _names(url, kind)
-            yield from (Candidate(word=option) for option in options)
+            yield from (Completion(word=option) for option in options)
         yield from _of_composed(command, before, current, url)
     else:
         yield from _of_parsed(command, before, current, url)
@@ -136,11 +136,11 @@ def _of_command(command: str, before: Sequence[str], current: str) -> Iterator[C
 
 def _of_composed(
     command: str, before: Sequence[str], current: str, url: str
-) -> Iterator[Candidate]:
+) -> Iterator[Completion]:
     """Yield keys, groups, their values and options of a command that reads overrides."""
     if current.startswith("-"):
         own = dict.fromkeys(options_of(command), "") if command == "config" else _HYDRA_OPTIONS
-        yield from (Candidate(word=option, meaning=own[option]) for option in own)
+        yield from (Completion(word=option, meaning=own[option]) for option in own)
         return
     if "=" in current:
         yield from _values(current, url)
@@ -154,10 +154,10 @@ def _of_composed(
         top = re.split(r"[.=]", candidate.word)[0]
         if command not in _CONTINUED or top in _CHANGEABLE:
             word = candidate.word.removeprefix(prefix)
-            yield Candidate(word=f"{prefix}{word}", meaning=candidate.meaning)
+            yield Completion(word=f"{prefix}{word}", meaning=candidate.meaning)
 
 
-def _keys(typed: str, equals: str) -> Iterator[Candidate]:
+def _keys(typed: str, equals: str) -> Iterator[Completion]:
     """Yield the groups, and the keys and sections of the section that was typed so far."""
     section = typed.rpartition(".")[0]
     known_groups = groups()
@@ -165,13 +165,15 @@ def _keys(typed: str, equals: str) -> Iterator[Candidate]:
         for group in known_groups:
             sign = "+" if group in (SWEEP, EXPERIMENTS) else ""
             options = ", ".join(known_groups[group])
-            yield Candidate(word=f"{sign}{group}=", meaning=f"one of {options}")
+            yield Completion(word=f"{sign}{group}=", meaning=f"one of {options}")
 
     for key, setting in all_settings().items():
         if key == section and setting.is_mapping and setting.point is not None:
             for name in setting.point.names():
                 package = setting.point.packages(name)
-                yield Candidate(word=f"{key}.{name}.", meaning=f"{setting.point.noun} of {package}")
+                yield Completion(
+                    word=f"{key}.{name}.", meaning=f"{setting.point.noun} of {package}"
+                )
         if key.rpartition(".")[0] == section:
             yield _key(setting, equals)
     for setting in _options_of_extension(section).values():
@@ -179,9 +181,9 @@ def _keys(typed: str, equals: str) -> Iterator[Candidate]:
             yield _key(setting, equals)
 
 
-def _key(setting: Setting, equals: str) -> Candidate:
+def _key(setting: Setting, equals: str) -> Completion:
     end = "." if setting.is_section or setting.is_mapping else equals
-    return Candidate(word=f"{setting.key}{end}", meaning=setting.meaning)
+    return Completion(word=f"{setting.key}{end}", meaning=setting.meaning)
 
 
 def _options_of_extension(key: str) -> dict[str, Setting]:
@@ -191,7 +193,7 @@ def _options_of_extension(key: str) -> dict[str, Setting]:
     return {}
 
 
-def _values(override: str, url: str) -> Iterator[Candidate]:
+def _values(override: str, url: str) -> Iterator[Completion]:
     """Yield the override with each value that its key may have."""
     key, _, typed = override.partition("=")
     # The values of a sweep are separated by commas: only the last one is completed.
@@ -202,16 +204,16 @@ def _values(override: str, url: str) -> Iterator[Candidate]:
     options = groups().get(name, [])
 
     for option in options:
-        yield Candidate(word=f"{beginning}{option}", meaning=option_comment(name, option))
+        yield Completion(word=f"{beginning}{option}", meaning=option_comment(name, option))
     if name == "session_id":
         for candidate in _names(url, "sessions"):
-            yield Candidate(word=f"{beginning}{candidate.word}")
+            yield Completion(word=f"{beginning}{candidate.word}")
     elif name == "model_type":
-        yield from (Candidate(word=f"{beginning}{word}") for word in _model_types())
+        yield from (Completion(word=f"{beginning}{word}") for word in _model_types())
     elif not options:
         setting = all_settings().get(name) or _options_of_extension(name).get(name)
         known_words = [] if setting is None else _words(setting)
-        yield from (Candidate(word=f"{beginning}{word}") for word in known_words)
+        yield from (Completion(word=f"{beginning}{word}") for word in known_words)
 
 
 def _words(setting: Setting) -> Iterable[str]:
@@ -227,22 +229,22 @@ def _model_types() -> tuple[str, ...]:
     return ("embedding", "llm", *FAMILIES.names(), "all")
 
 
-def _of_parsed(command: str, before: Sequence[str], current: str, url: str) -> Iterator[Candidate]:
+def _of_parsed(command: str, before: Sequence[str], current: str, url: str) -> Iterator[Completion]:
     """Yield subcommands, names and options of a command that reads options."""
     subcommands = _subcommands(command)
     chosen = next((word for word in before if word in subcommands), "")
     if current.startswith("-"):
         options = options_of(command, *filter(None, [chosen]))
-        yield from (Candidate(word=option) for option in options)
+        yield from (Completion(word=option) for option in options)
         return
     if not chosen:
-        yield from (Candidate(word=word) for word in subcommands)
+        yield from (Completion(word=word) for word in subcommands)
 
     for kind in _POSITIONALS.get(f"{command} {chosen}".strip(), "").split():
         yield from _names(url, kind)
     if command in ("report", "compare", "show"):
         for family in _names(url, "families"):
-            yield Candidate(word=f"{family.word}@root", meaning="the version in use")
+            yield Completion(word=f"{family.word}@root", meaning="the version in use")
 
 
 def _subcommands(command: str) -> list[str]:
@@ -260,20 +262,20 @@ def _database_url(before: Sequence[str]) -> str:
     return default_database_url()
 
 
-def _names(url: str, kind: str) -> Iterator[Candidate]:
+def _names(url: str, kind: str) -> Iterator[Completion]:
     for name, meaning in quick_names(url, kind):
-        yield Candidate(word=name, meaning=meaning)
+        yield Completion(word=name, meaning=meaning)
 
 
-def _kinds(url: str) -> Iterator[Candidate]:
-    yield from (Candidate(word=str(kind)) for kind in (*sample_kinds(), "conversation"))
+def _kinds(url: str) -> Iterator[Completion]:
+    yield from (Completion(word=str(kind)) for kind in (*sample_kinds(), "conversation"))
 
 
 # What follows an option, given the database.
-_VALUES_OF_OPTIONS: dict[str, Callable[[str], Iterator[Candidate]]] = {
+_VALUES_OF_OPTIONS: dict[str, Callable[[str], Iterator[Completion]]] = {
     "--session": lambda url: _names(url, "sessions"),
     "--kind": _kinds,
-    "--cfg": lambda url: (Candidate(word=word) for word in ("job", "hydra", "all")),
-    "-c": lambda url: (Candidate(word=word) for word in ("job", "hydra", "all")),
-    "--model-type": lambda url: (Candidate(word=word) for word in _model_types()),
+    "--cfg": lambda url: (Completion(word=word) for word in ("job", "hydra", "all")),
+    "-c": lambda url: (Completion(word=word) for word in ("job", "hydra", "all")),
+    "--model-type": lambda url: (Completion(word=word) for word in _model_types()),
 }

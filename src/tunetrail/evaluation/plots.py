@@ -12,7 +12,7 @@ from tunetrail.evaluation.slices import EMBEDDING_CLUSTER
 from tunetrail.reporting.charts import (
     PAGE_WIDTH,
     TEXT,
-    Interval,
+    IntervalLine,
     drawable,
     interval_chart,
     new_figure,
@@ -132,7 +132,7 @@ def slices_figure(slices: pd.DataFrame, metric: str, *, width: float = PAGE_WIDT
         if np.isfinite(half_width):
             lower, upper = line["improvement"] - half_width, line["corrected_upper"]
         counted_name = f"{name} ({line['rows']:,} rows)"
-        intervals.append(Interval(counted_name, line["improvement"], lower, upper))
+        intervals.append(IntervalLine(counted_name, line["improvement"], lower, upper))
     return interval_chart(
         intervals,
         f"improvement of {metric_named(metric).label}, intervals for all slices",

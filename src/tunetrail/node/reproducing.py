@@ -39,7 +39,7 @@ from tunetrail.pipeline.reproduction import (
     first_divergence,
     metric_pairs,
 )
-from tunetrail.pipeline.row_digests import RowChanges, digest_rows
+from tunetrail.pipeline.row_digests import SampleChanges, digest_rows
 from tunetrail.pipeline.run_settings import settings_of
 from tunetrail.pipeline.run_state import RunState
 from tunetrail.pipeline.session_rows import SessionRows, previous_rows, session_frames
@@ -210,7 +210,7 @@ class _Repetition:
         )
         return chain.from_iterable(sessions)
 
-    def _row_changes(self, family: RecordedFamily) -> RowChanges | None:
+    def _row_changes(self, family: RecordedFamily) -> SampleChanges | None:
         then = family.row_digests()
         return None if then is None else then.changes_to(digest_rows(self._frames(family)))
 
@@ -226,7 +226,7 @@ class _Repetition:
                 yield frame
 
     def _repeat(
-        self, family: RecordedFamily, run: TrackedRun, rows: RowChanges | None, *, alone: bool
+        self, family: RecordedFamily, run: TrackedRun, rows: SampleChanges | None, *, alone: bool
     ) -> FamilyReproduction:
         """Repeat one family, in the run itself if it is the only one, and compare it."""
         name = family.family.name
@@ -315,7 +315,7 @@ class _Repetition:
         )
 
 
-def _not_repeated(family: RecordedFamily, rows: RowChanges | None) -> FamilyReproduction:
+def _not_repeated(family: RecordedFamily, rows: SampleChanges | None) -> FamilyReproduction:
     return FamilyReproduction(
         family=family.family.name,
         run_id=family.run.run_id,
@@ -331,7 +331,7 @@ def _chosen(frame: pd.DataFrame, is_chosen: Any) -> pd.DataFrame:
     return rows_of_shapes(rows, set(rows["shape"]))
 
 
-def _row_differences(rows: RowChanges | None) -> list[Difference]:
+def _row_differences(rows: SampleChanges | None) -> list[Difference]:
     """Return a difference for each row that is gone or says something else."""
     if rows is None:
         return []

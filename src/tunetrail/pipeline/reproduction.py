@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunetrail.pipeline.environment import Difference
-from tunetrail.pipeline.row_digests import RowChanges
+from tunetrail.pipeline.row_digests import SampleChanges
 from tunetrail.plain_values import plain_values
 
 # Metrics that tell what a run costs; they differ each time.
@@ -71,7 +71,7 @@ class FamilyReproduction:
     family: str
     run_id: str
     reproduction_id: str | None
-    rows: RowChanges | None
+    rows: SampleChanges | None
     differences: Sequence[Difference]
     metrics: Sequence[MetricPair] = ()
     weights: tuple[str | None, str | None] = (None, None)

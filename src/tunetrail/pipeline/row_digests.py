@@ -57,7 +57,7 @@ class RowDigests:
         table = pd.DataFrame(columns)
         table.to_parquet(private_file(path), index=False)
 
-    def changes_to(self, later: "RowDigests") -> "RowChanges":
+    def changes_to(self, later: "RowDigests") -> "SampleChanges":
         """Return how the rows of a later moment differ.
 
         Rows of shapes that weren't there don't count: a session may have samples for others.
@@ -67,7 +67,7 @@ class RowDigests:
         )
         differs = self.digests[then] != later.digests[now]
         of_known_shapes = later.row_ids[np.isin(later.shapes, np.unique(self.shapes))]
-        return RowChanges(
+        return SampleChanges(
             added=np.setdiff1d(of_known_shapes, self.row_ids),
             removed=np.setdiff1d(self.row_ids, later.row_ids),
             changed=self.row_ids[then][differs],
@@ -75,7 +75,7 @@ class RowDigests:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowChanges:
+class SampleChanges:
     """How the rows of a session have changed.
 
     Attributes:

@@ -25,7 +25,7 @@ PAGE_WIDTH = 7.2
 _DPI = 130
 
 
-class Interval(NamedTuple):
+class IntervalLine(NamedTuple):
     """A line of an interval chart: a value, and its bounds if it has any."""
 
     name: str
@@ -104,7 +104,7 @@ def bar_chart(
 
 
 def interval_chart(
-    intervals: Sequence[Interval], label: str, *, width: float = PAGE_WIDTH
+    intervals: Sequence[IntervalLine], label: str, *, width: float = PAGE_WIDTH
 ) -> "Figure":
     """Draw values with their intervals, one below the other, next to a line at 0.
 

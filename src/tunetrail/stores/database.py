@@ -28,7 +28,7 @@ from tunetrail.stores.benchmark import BenchmarkRecord
 from tunetrail.stores.connection import DatabaseConnection
 from tunetrail.stores.database_locks import database_lock
 from tunetrail.stores.failures import shown
-from tunetrail.stores.hook_deliveries import HookDeliveries
+from tunetrail.stores.hook_deliveries import RecordedDeliveries
 from tunetrail.stores.ingestion import CHUNK_SIZE, Derive, IngestReport, Occurrences
 from tunetrail.stores.ledger import PromotionRecord
 from tunetrail.stores.log_entries import ApplicationLog
@@ -79,7 +79,7 @@ class DatabaseManager:
     def __init__(self, url: str) -> None:
         self._database = DatabaseConnection(url)
         self.application_log = ApplicationLog(self._database)
-        self.hook_deliveries = HookDeliveries(self._database)
+        self.hook_deliveries = RecordedDeliveries(self._database)
         self.study_logs = StudyLogs(self._database)
         self.watched_sessions = WatchedSessions(self._database)
 

@@ -19,7 +19,7 @@ _WAITING, _DELIVERED = "waiting", "delivered"
 
 
 @dataclass(frozen=True)
-class HookDeliveries:
+class RecordedDeliveries:
     """The deliveries that a database knows of."""
 
     database: DatabaseConnection

@@ -6,7 +6,7 @@ from tunetrail.reporting.charts import (
     BLUE,
     INK,
     RUST,
-    Interval,
+    IntervalLine,
     bar_chart,
     drawable,
     interval_chart,
@@ -57,9 +57,9 @@ def test_figures_belong_to_no_global_state() -> None:
 
 def test_interval_chart_draws_each_line_with_its_bounds() -> None:
     intervals = [
-        Interval("better", 0.2, 0.1, 0.3),
-        Interval("worse", -0.2, -0.3, -0.1),
-        Interval("open", 0.05),
+        IntervalLine("better", 0.2, 0.1, 0.3),
+        IntervalLine("worse", -0.2, -0.3, -0.1),
+        IntervalLine("open", 0.05),
     ]
 
     figure = interval_chart(intervals, "gain in points", width=4.0)

@@ -29,7 +29,7 @@ from tunetrail.reporting.charts import (
     LIGHT_BLUE,
     RUST,
     TEXT,
-    Interval,
+    IntervalLine,
     drawable,
     interval_chart,
     new_figure,
@@ -65,7 +65,7 @@ def report_figures(report: ModelReport) -> dict[str, "Figure"]:
 
     folds = []
     for line in fold_lines(report):
-        folds.append(Interval(line.name, line.improvement, line.lower, line.upper))
+        folds.append(IntervalLine(line.name, line.improvement, line.lower, line.upper))
     if folds:
         label = f"improvement of {metric}, 95 % interval"
         figures["folds"] = interval_chart(folds, label, width=WIDTH)
@@ -75,7 +75,7 @@ def report_figures(report: ModelReport) -> dict[str, "Figure"]:
 
     sessions = []
     for name, change in report.forgetting.items():
-        sessions.append(Interval(name, change.improvement, change.lower, change.upper))
+        sessions.append(IntervalLine(name, change.improvement, change.lower, change.upper))
     if sessions:
         label = f"improvement of {metric}, with its interval"
         figures["forgetting"] = interval_chart(sessions[:_MOST_SESSIONS], label, width=WIDTH)
