@@ -91,3 +91,16 @@ def test_objective_that_nobody_measures_ends_the_sweep_before_its_first_job(
     assert "got 'ndgc_at_10'. Did you mean 'ndcg_at_10'?" in result.error_line
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         assert manager.training_runs() == []
+
+
+def test_a_folder_of_hydra_s_own_is_refused_for_a_single_training_as_well(
+    train: CallMain, workplace: Path
+) -> None:
+    result = train("model_type=embedding", "hydra.job.chdir=true")
+
+    assert result.exit_code == 2
+    assert "hydra.job.chdir must be false, got True" in result.err.splitlines()[-1]
+    # No second database, in which nobody would look.
+    assert list(workplace.rglob("tunetrail.db")) == [workplace / "tunetrail.db"]
+    with DatabaseManager("sqlite:///tunetrail.db") as manager:
+        assert manager.training_runs() == []

@@ -86,9 +86,16 @@ def the_study(workplace: Path) -> SweepStudy:
 def test_what_cannot_work_is_refused_before_the_first_job(sweep: CallMain, workplace: Path) -> None:
     refusals = [
         (["+experiments=glob([nothing*])"], "+experiments must be at least one value"),
+        ([f"{RATE}=range(3,1)"], f"{RATE} must be at least one value"),
+        ([f"{RATE}=interval(1e-3,1e-5)"], "an interval whose end is above its start"),
         ([f"{RATE}=interval(1e-5,1e-3)"], "hydra.sweeper.n_trials must be given"),
         ([f"{RATE}=tag(log,interval(0,1e-3))"], "from above 0 with the tag log"),
         (["seed=1,2", "hydra.sweeper.sampler=tpee"], "Did you mean 'tpe'?"),
+        (
+            ["seed=1,2", "hydra.sweeper.sampler=cmaes", "hydra.sweeper.n_trials=3"],
+            "hydra.sweeper.sampler must be random or tpe, as seed is a choice",
+        ),
+        (["seed=1,2", "sweep.objective=bits_per_byte"], "got 'bits_per_byte'"),
         (["seed=1,2", "sweep.objective=ndgc_at_10"], "Did you mean 'ndcg_at_10'?"),
         (["seed=1,2", "hydra.job.chdir=true"], "hydra.job.chdir must be false, got True"),
         (["seed=1,2", "hydra/sweeper=basic"], "hydra/sweeper must be tunetrail, got 'basic'"),
@@ -109,6 +116,34 @@ def test_what_cannot_work_is_refused_before_the_first_job(sweep: CallMain, workp
     assert mlflow_runs(workplace) == []
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         assert manager.training_runs() == []
+
+
+def test_a_password_that_is_typed_is_written_nowhere(sweep: CallMain, workplace: Path) -> None:
+    # Nobody listens there.
+    result = sweep("database.url=postgresql+psycopg://u:SECRET@127.0.0.1:1/d", "seed=1,2")
+
+    assert result.exit_code == 1 and "postgresql+psycopg://u:***@127.0.0.1:1/d" in result.err
+    written = [path.read_bytes() for path in workplace.rglob("*") if path.is_file()]
+    assert b"SECRET" not in b"".join(written)
+    assert "SECRET" not in result.out + result.err
+
+
+def test_a_list_of_experiments_makes_a_job_of_each(sweep: CallMain, workplace: Path) -> None:
+    (workplace / "experiments").mkdir()
+    for name, rate in (("one", 1e-3), ("two", 2e-3)):
+        file = workplace / "experiments" / f"{name}.yaml"
+        rates = f"embedding:\n  training:\n    learning_rate: {rate}\n"
+        file.write_text(f"# @package _global_\n{rates}")
+
+    result = sweep("+experiments=glob([one,two])", "sweep.promote=none")
+
+    assert result.exit_code == 0, result.err
+    jobs = the_study(workplace).jobs()
+    assert [job.overrides for job in jobs] == [("+experiments=one",), ("+experiments=two",)]
+    runs = {run.info.run_id: run for run in mlflow_runs(workplace)}
+    of_jobs = [runs[str(job.mlflow_run_id)] for job in jobs]
+    assert [run.info.run_name for run in of_jobs] == ["experiments=one", "experiments=two"]
+    assert [float(run.data.params[RATE]) for run in of_jobs] == [1e-3, 2e-3]
 
 
 def test_failed_job_is_named_when_it_happens_and_at_the_end(
@@ -151,6 +186,9 @@ def test_adaptive_sampler_trains_as_many_jobs_as_it_is_told(
     assert [job.state.value for job in study.jobs()] == ["finished"] * 3
     rates = [float(job.overrides[0].partition("=")[2]) for job in study.jobs()]
     assert len(set(rates)) == 3 and all(1e-4 <= rate <= 1e-2 for rate in rates)
+    # What varies names the runs, also where it stands in a file.
+    names = [run.info.run_name for run in mlflow_runs(workplace)]
+    assert set(names) == {f"sweep {RATE}", *(f"learning_rate={rate:.4g}" for rate in rates)}
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         assert manager.promotions("embedding") == []
 
