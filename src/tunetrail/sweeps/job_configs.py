@@ -12,6 +12,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_d
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.default_element import ResultDefault
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig
@@ -32,10 +33,12 @@ class JobConfigLoader(ConfigLoaderImpl):
 
     Args:
         loader: The loader that Hydra has made for the command.
+        command: What the command was composed to.
     """
 
-    def __init__(self, loader: ConfigLoader) -> None:
+    def __init__(self, loader: ConfigLoader, command: DictConfig) -> None:
         super().__init__(loader.get_search_path())
+        self._command = command
         self._repositories: dict[tuple[str | None, ...], CachingConfigRepository] = {}
         self._overrides: dict[str, Override] = {}
         self._templates: dict[tuple[str, ...], DictConfig] = {}
@@ -63,6 +66,23 @@ class JobConfigLoader(ConfigLoaderImpl):
         self._apply_overrides_to_config(values, config)
         _note_overrides(config, of_job)
         return config
+
+    def get_group_options(
+        self,
+        group_name: str,
+        results_filter: ObjectType | None = ObjectType.CONFIG,
+        config_name: str | None = None,
+        overrides: list[str] | None = None,
+    ) -> list[str]:
+        """Return the options of a group, by default wherever the command finds files.
+
+        Hydra's own loader forgets the folders that a configuration adds, such as that of the
+        experiments, when it looks up what `glob` matches.
+        """
+        hydra = self._command.hydra
+        config_name = config_name or hydra.job.config_name
+        overrides = list(hydra.overrides.hydra) if overrides is None else overrides
+        return super().get_group_options(group_name, results_filter, config_name, overrides)
 
     def _template(self, master_config: DictConfig, overrides: Sequence[Override]) -> DictConfig:
         """Return the composition of the overrides that aren't single values."""

@@ -79,7 +79,7 @@ class TunetrailSweeper(Sweeper):
     ) -> None:
         """Remember what Hydra gives to every sweeper."""
         # Each job is composed twice: to be checked, and to be trained.
-        loader = JobConfigLoader(hydra_context.config_loader)
+        loader = JobConfigLoader(hydra_context.config_loader, config)
         self.context = replace(hydra_context, config_loader=loader)
         self.task_function, self.config = task_function, config
 

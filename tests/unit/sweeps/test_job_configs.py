@@ -78,7 +78,7 @@ def loaders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaders]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             hydra = GlobalHydra.instance().config_loader()
             command = hydra.load_configuration("train", list(SHARED), run_mode=RunMode.MULTIRUN)
-            yield Loaders(hydra, JobConfigLoader(hydra), command, experiment)
+            yield Loaders(hydra, JobConfigLoader(hydra, command), command, experiment)
 
 
 # One loader for all of them: what one job sets must not be in the next one.
@@ -118,3 +118,9 @@ def test_files_that_are_edited_meanwhile_change_no_later_job(loaders: Loaders) -
     after = loaders.ours.load_sweep_config(loaders.command, [*overrides, "output_dir=elsewhere"])
 
     assert before.seed == after.seed == 3
+
+
+def test_options_are_those_of_all_folders_in_which_the_command_looks(loaders: Loaders) -> None:
+    assert "mine" in loaders.ours.get_group_options("experiments")
+    assert "sgd" in loaders.ours.get_group_options("optimizer")
+    assert loaders.ours.get_group_options("nothing") == []
