@@ -19,6 +19,7 @@ from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.deployment.version_files import check_digest, copied_files, explaining_broken_files
 from tunetrail.deployment.version_writer import VersionWriter
 from tunetrail.stores.ledger import version_in_words
+from tunetrail.stores.registered_models import is_absent
 from tunetrail.stores.tracked_runs import LONGEST_DIGEST
 from tunetrail.stores.tracking import TrackedRun, Tracker, safe_name, tracking_errors
 
@@ -103,7 +104,7 @@ class Registry:
             try:
                 tags = self.tracker.client.get_model_version(self.name, version).tags
             except MlflowException as error:
-                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                if is_absent(self.tracker.client, self.name, error):
                     return None
                 raise
         prefix, _, start = tags.get("tunetrail.started_from", "").rpartition("/")

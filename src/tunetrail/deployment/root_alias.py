@@ -15,11 +15,10 @@ from mlflow.exceptions import MlflowException
 from tunetrail.deployment.version_files import check_digest, copied_files, copy_model
 from tunetrail.errors import DeploymentError, ModelError
 from tunetrail.stores.ledger import version_in_words
+from tunetrail.stores.registered_models import is_absent
 from tunetrail.stores.tracking import Tracker, tracking_errors
 
 ROOT = "root"
-# MLflow answers with either code if there is no model, no version or no alias.
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 class RootMovedError(DeploymentError):
@@ -44,7 +43,7 @@ class RootAlias:
             try:
                 version = self.tracker.client.get_model_version_by_alias(self.name, ROOT)
             except MlflowException as error:
-                if error.error_code in _ABSENT:
+                if is_absent(self.tracker.client, self.name, error):
                     return None
                 raise
         return str(version.version)
@@ -55,7 +54,7 @@ class RootAlias:
             try:
                 return self.tracker.client.get_model_version(self.name, version)
             except MlflowException as error:
-                if error.error_code in _ABSENT:
+                if is_absent(self.tracker.client, self.name, error):
                     return None
                 raise
 

@@ -13,12 +13,12 @@ from tunetrail.config import BASE
 from tunetrail.errors import UserError
 from tunetrail.nearest_words import nearest_words
 from tunetrail.stores.quick_runs import NAMED_VERSION
+from tunetrail.stores.registered_models import is_absent
 from tunetrail.stores.tracked_runs import CLEANED_TAG
 from tunetrail.stores.tracking import BATCH, Tracker, tracking_errors
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _BEGINNING = re.compile(r"[0-9a-f]{4,31}")
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _SHOWN_NAMES = 3
 _MODEL_FORMS = (
     "model must be a run's id or name, a version such as embedding/3, an alias such as "
@@ -202,7 +202,7 @@ def find_version(tracker: Tracker, reference: str) -> ModelVersion | None:
             return tracker.client.get_model_version_by_alias(name, alias)
         return tracker.client.get_model_version(name, version)
     except MlflowException as error:
-        if error.error_code in _ABSENT:
+        if is_absent(tracker.client, name, error):
             return None
         raise
 
