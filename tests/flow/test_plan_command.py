@@ -92,6 +92,8 @@ def test_plan_prints_stages_places_and_what_was_assumed(
     ):
         assert expected in result.out
 
+    # Before the steps are timed.
+    assert "embedding: rows: train" in result.err
     quiet = call_main(*words, "model_type=embedding", "--quiet")
     assert (quiet.exit_code, quiet.out) == (0, "")
 

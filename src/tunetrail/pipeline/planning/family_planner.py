@@ -37,6 +37,7 @@ from tunetrail.pipeline.planning.estimate import (
     estimate_stages,
 )
 from tunetrail.pipeline.planning.further_test_rows import count_further_test_rows
+from tunetrail.pipeline.planning.head import work_in_words
 from tunetrail.pipeline.planning.places import find_places
 from tunetrail.pipeline.planning.run_plan import FamilyPlan, MemoryEstimate
 from tunetrail.pipeline.planning.workload import Workload, count_work
@@ -106,7 +107,6 @@ class FamilyPlanner:
             split=split, augmented=split.train, train=self._learnt_rows(split), additional=None
         )
         values = self._auto_values(prepared, base)
-        logger.info("%s: a few timed steps", self.family.name)
         division = division_of(self.settings.trainer)
         work, speeds = self._measure(prepared, base, values, list(sessions), division)
 
@@ -230,6 +230,9 @@ class FamilyPlanner:
         )
         work = work.with_further_test_rows(further_rows)
 
+        # What is counted is known long before what is timed.
+        logger.info("%s: %s", self.family.name, work_in_words(work))
+        logger.info("%s: a few timed steps", self.family.name)
         calibration = Calibration(
             family=self.family,
             settings=settings,
