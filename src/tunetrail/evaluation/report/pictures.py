@@ -95,7 +95,9 @@ def _curve_figures(report: ModelReport) -> dict[str, "Figure"]:
     figures = {}
     losses = {name: history[name] for name in ("train/loss", "val/loss") if history.get(name)}
     if losses:
-        label = "loss (nats per token)" if report.model_type == "llm" else "loss"
+        # What is measured per byte is learnt per token; other losses, of preferences too, are not.
+        is_per_token = metric_named(report.comparison.metric).weight == "bytes"
+        label = "loss (nats per token)" if is_per_token else "loss"
         figures["losses"] = _curves_figure(losses, label, best_step)
     if monitor != "val/loss" and history.get(monitor):
         name = monitor.removeprefix("val/")
