@@ -44,8 +44,8 @@ _KNOWN_IDENTITIES: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, str]] =
 def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the SHA-256 (hex) of everything that decides how a tokenizer splits text.
 
-    It is remembered, as the rules of a large vocabulary take a tenth of a second to read: only new
-    tokens, another template or another end of texts make it another one.
+    It is remembered, as the rules of a large vocabulary take long to read: only new tokens, another
+    template or another end of texts make it another one.
     """
     changeable = (len(tokenizer), tokenizer.chat_template, tokenizer.eos_token_id)
     state, identity = _KNOWN_IDENTITIES.get(tokenizer, (None, ""))
