@@ -1,4 +1,4 @@
-"""Run a test's own file in two processes, the ranks of a training that talk through gloo."""
+"""Run a test's own file in several processes, the ranks of a training that talk through gloo."""
 
 import os
 import subprocess
@@ -8,14 +8,14 @@ from pathlib import Path
 from tunetrail.learning.workers import free_port
 
 
-def run_two_ranks(script: str, folder: Path) -> None:
-    """Run `python script folder` as two ranks until both have succeeded."""
+def run_ranks(script: str, folder: Path, ranks: int = 2) -> None:
+    """Run `python script folder` as ranks of one machine until all have succeeded."""
     common = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "GROUP_RANK": "0",
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
         # As torch's launcher does: Lightning then leaves the processes as they are.
         "TORCHELASTIC_RUN_ID": "test",
     }
@@ -28,11 +28,11 @@ def run_two_ranks(script: str, folder: Path) -> None:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in range(2)
+        for rank in range(ranks)
     ]
     try:
         outputs = [process.communicate(timeout=400)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    assert [process.returncode for process in processes] == [0] * ranks, "\n".join(outputs)

@@ -260,7 +260,9 @@ class TrainedModule(LightningModule):
         # A rank may have had no row, and so no measure; the first rank has a row if any has.
         sums = {}
         for name in self.trainer.strategy.broadcast(list(self._measure_sums)):
-            sums[name] = self._sum_over_ranks(self._measure_sums.get(name, 0.0))
+            # A new tensor for each measure: it is added up in place.
+            nothing = torch.zeros((), device=self.device)
+            sums[name] = self._sum_over_ranks(self._measure_sums.get(name, nothing))
         # All ranks have the same values; Lightning wants to be told.
         is_shared = self.trainer.world_size > 1
         for name, value in self.metrics_of(sums, weight).items():

@@ -159,35 +159,6 @@ def test_a_validation_has_the_loss_of_training_whatever_its_mini_batches(
         assert float(sums["bytes"]) == sum(accepted_bytes)
 
 
-def test_ranks_measure_by_one_reference_point(tiny_language_model: str) -> None:
-    module, batch = batch_of(tiny_language_model)
-    module.eval()
-    disturb(module.model, 0.05)
-    whole = float(module.loss_of(SharedBatch(batch)).detach())
-
-    class Ranks:
-        """Stands for two ranks: adds what the other one has."""
-
-        world_size = 2
-
-        def __init__(self, other_sum: torch.Tensor) -> None:
-            self.strategy = self
-            self.other_sum = other_sum
-
-        def reduce(self, tensor: torch.Tensor, reduce_op: str) -> torch.Tensor:
-            assert reduce_op == "sum"
-            return tensor + self.other_sum
-
-    shares = [batch.part(slice(0, 4)), batch.part(slice(4, None))]
-    losses = []
-    for rank in (0, 1):
-        with torch.no_grad():
-            other_sum = module._mismatched_log_ratios(shares[1 - rank]).sum()
-        module._trainer = Ranks(other_sum)  # type: ignore[assignment]
-        losses.append(float(module.loss_of(SharedBatch(batch, shares, rank=rank)).detach()))
-    assert np.mean(losses) == pytest.approx(whole, abs=1e-5)
-
-
 def test_train_moves_accepted_answers_up_and_rejected_ones_down(
     tiny_language_model: str, tmp_path: Path
 ) -> None:

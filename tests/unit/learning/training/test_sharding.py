@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.families import language_folder
-from tests.ranks import run_two_ranks
+from tests.ranks import run_ranks
 
 from tunetrail.config import TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
@@ -189,7 +189,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         language_folder(folder / decoder, decoder)
     for name in CUT:
         cut_off(name, folder, folder / f"{name} of one")
-    run_two_ranks(__file__, folder)
+    run_ranks(__file__, folder)
     return folder
 
 
