@@ -144,6 +144,11 @@ def test_a_sweep_is_found_sorted_compared_and_its_root_explained(
     page.get_by_role("button", name="Compare", exact=True).click()
     page.get_by_text(f"Comparing {len(RATES)} Runs").first.wait_for()
     page.get_by_text("embedding.training.learning_rate", exact=True).first.wait_for()
+    # The plot begins with what they are compared by.
+    axes = page.locator(".pcp-plot .axis-title")
+    axes.filter(has_text=OBJECTIVE).first.wait_for()
+    assert [text for text in axes.all_text_contents() if "/" in text] == [OBJECTIVE]
+    shot(page, "compare-plot")
     scroll_to(page, "comparison/after", OBJECTIVE)
     shot(page, "compare")
 
