@@ -4,6 +4,7 @@ The processes, on this machine or on a Ray cluster, run `tunetrail.pipeline.work
 process talk by files in the job's folder:
 
 metrics.jsonl        the metrics of rank 0, one report per line
+passed-on.json       how many bytes of them this process has passed on
 failure.RANK.json    why a rank has ended
 recovery.json        what the ranks change because the memory of one was full
 ranks/               the output of all ranks except the first; on Ray, of the first as well
@@ -32,6 +33,7 @@ from tunetrail.learning.workers import RankGroup, RanksFailedError, run_ranks
 from tunetrail.pipeline.run_files import write_json
 
 METRICS, STOP = "metrics.jsonl", "stop"
+_PASSED_ON = "passed-on.json"
 OUTPUT, _RECOVERY = "ranks", "recovery.json"
 _WORKER = "tunetrail.pipeline.worker"
 STOPPED = ("SIGTERMException", "KeyboardInterrupt", "SystemExit")
@@ -155,12 +157,11 @@ def _launch_on_ray(folder: Path, trainer: TrainerConfig, on_poll: Callable[[], N
 
 
 class _NewLines:
-    """Reads what another process appends to a file."""
+    """Reads what another process appends to a file, from a position in it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, position: int = 0) -> None:
         self.path = path
-        # What an interrupted training wrote was read at the time.
-        self.position = path.stat().st_size if path.exists() else 0
+        self.position = position
 
     def read(self) -> list[bytes]:
         """Return the lines that were written since the last call."""
@@ -177,13 +178,22 @@ class _NewLines:
 
 
 def _passing_on(path: Path, on_metrics: MetricsSink) -> Callable[[], None]:
-    """Return a function that passes on the metrics that were written since its last call."""
-    written = _NewLines(path)
+    """Return a function that passes on the metrics that were written since its last call.
+
+    If this process is killed, the ranks still finish their step and report it: the process that
+    resumes the training passes that on first.
+    """
+    passed_on = path.with_name(_PASSED_ON)
+    position = json.loads(passed_on.read_text()) if passed_on.exists() else 0
+    written = _NewLines(path, position)
 
     def pass_on() -> None:
-        for line in written.read():
+        lines = written.read()
+        for line in lines:
             report = json.loads(line)
             on_metrics(report["metrics"], report["step"])
+        if lines:
+            write_json(written.position, passed_on)
 
     return pass_on
 

@@ -278,6 +278,26 @@ def test_ranks_end_when_their_parent_is_killed(settings: Settings, tmp_path: Pat
     assert (folder / "checkpoints" / "last.ckpt").exists()
 
 
+def test_metrics_that_a_killed_parent_left_are_passed_on_first(
+    settings: Settings, tmp_path: Path
+) -> None:
+    folder = write_job(tmp_path / "fit", settings)
+    reports: list[tuple[int, Mapping[str, float]]] = []
+
+    def collect(metrics: Mapping[str, float], step: int) -> None:
+        reports.append((step, metrics))
+
+    left, passed_on = {"train/loss": 2.5}, {"train/loss": 3.0}
+    lines = [json.dumps({"step": -step, "metrics": m}) for step, m in ((2, passed_on), (1, left))]
+    (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    (folder / "passed-on.json").write_text(str(len(lines[0]) + 1))
+
+    run_fit_job(folder, collect)
+
+    assert reports[0] == (-1, left)
+    assert [step for step, metrics in reports[1:] if "train/loss" in metrics] == list(range(1, 9))
+
+
 def test_devices_that_are_not_there_are_refused(settings: Settings) -> None:
     settings.trainer = TrainerConfig(accelerator="cpu", devices=4096)
     with pytest.raises(ConfigError, match=r"^trainer\.devices must be at most the \d+ CPU cores"):
