@@ -1,4 +1,4 @@
-"""A sweep in parallel processes, some of which crash, whose driver is killed and resumed."""
+"""A sweep in one process or several, some of which crash, whose driver is killed and resumed."""
 
 import os
 import random
@@ -49,7 +49,9 @@ def stores(workplace: Path) -> list[str]:
     ]
 
 
-def sweep_arguments(workplace: Path, session: str, model: str, jobs: int, slots: int) -> list[str]:
+def sweep_arguments(
+    workplace: Path, session: str, model: str, jobs: int, launcher: Sequence[str]
+) -> list[str]:
     return [
         *("train", "-m", f"session_id={session}", *stores(workplace)),
         *("model_type=embedding", f"embedding.model={model}", "cross_validation=off"),
@@ -58,8 +60,13 @@ def sweep_arguments(workplace: Path, session: str, model: str, jobs: int, slots:
         "embedding.training.early_stopping_patience=0",
         *("embedding.training.warmup_steps=0", "embedding.training.logging_steps=1"),
         f"seed={','.join(map(str, range(1, jobs + 1)))}",
-        *("hydra/launcher=processes", f"hydra.launcher.slots={slots}"),
+        *launcher,
     ]
+
+
+def slots(count: int) -> list[str]:
+    """Return the overrides by which each job is a process of its own."""
+    return ["hydra/launcher=processes", f"hydra.launcher.slots={count}"]
 
 
 def sweep_id(workplace: Path) -> str | None:
@@ -195,12 +202,38 @@ def run_disturbed(
 def test_a_killed_sweep_loses_no_job_and_no_point(
     start: Start, workplace: Path, session: str, tiny_embedding_model: str
 ) -> None:
-    arguments = sweep_arguments(workplace, session, tiny_embedding_model, 8, 3)
+    arguments = sweep_arguments(workplace, session, tiny_embedding_model, 8, slots(3))
     run_id, exit_code = run_disturbed(start, workplace, arguments, crashes=[1], driver_ends=[3])
 
     check_accounts(workplace, run_id, 8, [1])
     assert exit_code == 1
     assert "1 of 8 jobs failed" in (workplace / "terminal.txt").read_text()
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(1200)
+def test_a_killed_sweep_of_one_process_goes_on_and_exports_to_the_folder_that_is_named(
+    start: Start, workplace: Path, session: str, tiny_embedding_model: str
+) -> None:
+    arguments = sweep_arguments(
+        workplace, session, tiny_embedding_model, 3, ["hydra/launcher=basic"]
+    )
+    driver = start(*arguments, "embedding.training.learning_rate=1e-2")
+    disturb(workplace, driver, [], 1)
+    run_id = sweep_id(workplace)
+    assert run_id is not None and driver.returncode == -signal.SIGKILL
+    ended = [job.has_ended for job in jobs_of(workplace, run_id)]
+
+    elsewhere = workplace / "elsewhere"
+    driver = start("resume", run_id, *stores(workplace), f"model_dir={elsewhere}")
+    exit_code = driver.wait()
+
+    printed = (workplace / "terminal.txt").read_text()
+    assert exit_code == 0 and ended == [True, False, False], printed
+    check_accounts(workplace, run_id, 3, [])
+    assert "promoted" in printed and (elsewhere / "embedding").is_dir()
+    # The folder was made by the check before the first job, and has stayed empty.
+    assert not any((workplace / "models").iterdir())
 
 
 def wait_for_running_jobs(workplace: Path, driver: "subprocess.Popen[str]", count: int) -> str:
@@ -223,7 +256,7 @@ def wait_for_running_jobs(workplace: Path, driver: "subprocess.Popen[str]", coun
 def test_ctrl_c_once_saves_the_running_jobs_and_twice_kills_them(
     start: Start, workplace: Path, session: str, tiny_embedding_model: str, presses: int
 ) -> None:
-    arguments = sweep_arguments(workplace, session, tiny_embedding_model, 3, 2)
+    arguments = sweep_arguments(workplace, session, tiny_embedding_model, 3, slots(2))
     endless = ("embedding.training.max_steps=100000", "embedding.training.num_epochs=100000")
     driver = start(*arguments, *endless)
     run_id = wait_for_running_jobs(workplace, driver, 2)
@@ -252,7 +285,7 @@ def test_sixty_four_jobs_of_eight_processes_survive_two_kills_of_their_driver(
     start: Start, workplace: Path, session: str, tiny_embedding_model: str
 ) -> None:
     crashes = sorted(random.Random(0).sample(range(64), 6))
-    arguments = sweep_arguments(workplace, session, tiny_embedding_model, 64, 8)
+    arguments = sweep_arguments(workplace, session, tiny_embedding_model, 64, slots(8))
     run_id, exit_code = run_disturbed(
         start, workplace, arguments, crashes=crashes, driver_ends=[16, 40]
     )
