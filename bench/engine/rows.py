@@ -1,6 +1,7 @@
 """Rows to train on: made from the standard library's documentation, or read from a user's file. Trains nothing."""
 
 import csv
+import functools
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -147,19 +148,25 @@ def load_rows(path: str) -> list[Row]:
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
+@functools.cache
+def _docs(kind: SampleKind) -> Sequence[Row]:
+    """Return the standard library's documentation, which takes seconds to collect."""
+    return stdlib_docs(kind)
+
+
 def _made_pairs() -> list[Row]:
-    rows = stdlib_docs(SampleKind.EMBEDDING)
+    rows = _docs(SampleKind.EMBEDDING)
     return [{"anchor": row["anchor"], "positive": row["positive"]} for row in rows]
 
 
 def _made_completions() -> list[Row]:
-    rows = stdlib_docs(SampleKind.LLM)
+    rows = _docs(SampleKind.LLM)
     return [{"input": row["input"], "output": row["output"]} for row in rows]
 
 
 def _made_scores() -> list[Row]:
     """Pair each documentation with the nearest of a few others, and score both by their shared words, 0 to 5."""
-    texts = list(dict.fromkeys(row["anchor"] for row in stdlib_docs(SampleKind.EMBEDDING)))
+    texts = list(dict.fromkeys(row["anchor"] for row in _docs(SampleKind.EMBEDDING)))
     rng = random.Random(_SEED)
     rows = []
     for text in texts:
