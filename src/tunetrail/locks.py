@@ -85,7 +85,7 @@ def wait_for_lock(
         LockError: The time is over.
     """
     if most_seconds is None:
-        most_seconds = _configured_seconds()
+        most_seconds = lock_seconds()
     began, has_spoken = time.monotonic(), False
     while not try_to_lock():
         waited = time.monotonic() - began
@@ -101,11 +101,12 @@ def wait_for_lock(
         time.sleep(random.uniform(0.01, 0.1))
 
 
-def _configured_seconds() -> float:
+def lock_seconds(default: float = MOST_SECONDS) -> float:
+    """Return how long to wait for a lock: $TUNETRAIL_LOCK_SECONDS, or else `default`."""
     try:
         return float(os.environ["TUNETRAIL_LOCK_SECONDS"])
     except (KeyError, ValueError):
-        return MOST_SECONDS
+        return default
 
 
 def _holder(inode: int) -> str:

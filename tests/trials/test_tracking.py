@@ -27,7 +27,6 @@ from tunetrail.errors import ConfigError, TrackingError, state_after
 from tunetrail.learning.attempt import report_interval
 from tunetrail.locks import file_lock
 from tunetrail.stores import system_metrics as system_metrics_module
-from tunetrail.stores import tracking_store
 from tunetrail.stores.connection import make_engine, parse_url
 from tunetrail.stores.database import DatabaseManager
 from tunetrail.stores.metric_writer import deliver_spools
@@ -100,7 +99,7 @@ def test_a_store_whose_lock_is_held_is_an_error_in_one_line(
 ) -> None:
     tracker = open_store(workplace)
     pid = held_lock(workplace / f".mlflow.db.{purpose}.lock")
-    monkeypatch.setattr(tracking_store, "_LOCK_SECONDS", 0.1)
+    monkeypatch.setenv("TUNETRAIL_LOCK_SECONDS", "0.1")
 
     message = f"held by process {pid}"
     with (

@@ -32,7 +32,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from tunetrail.errors import ConfigError, DatabaseError
-from tunetrail.locks import file_lock
+from tunetrail.locks import file_lock, lock_seconds
 from tunetrail.paths import private_file
 from tunetrail.stores.damaged_values import naming_damage
 from tunetrail.stores.failures import readable_failures, shown
@@ -242,7 +242,8 @@ def _only_one_process(url: URL) -> Iterator[None]:
         yield
         return
     path = Path(str(url.database))
-    with file_lock(path.with_name(path.name + ".lock"), most_seconds=_LOCK_SECONDS):
+    lock = path.with_name(path.name + ".lock")
+    with file_lock(lock, most_seconds=lock_seconds(_LOCK_SECONDS)):
         yield
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import ConfigError
-from tunetrail.locks import file_lock, wait_for_lock
+from tunetrail.locks import file_lock, lock_seconds, wait_for_lock
 from tunetrail.paths import cache_dir, private_folder, sqlite_file
 from tunetrail.stores.tracking_errors import shown_uri
 
@@ -109,7 +109,8 @@ def store_lock(uri: str, purpose: str) -> Iterator[None]:
     next to it. The lock of a server is shared by the processes of this user on this machine only.
 
     Raises:
-        OSError: The lock file can't be made, or the lock isn't free after ten minutes.
+        OSError: The lock file can't be made, or the lock isn't free after ten minutes, or
+            after $TUNETRAIL_LOCK_SECONDS.
         SQLAlchemyError: The database can't be asked.
     """
     if urlsplit(uri).scheme.startswith("postgresql"):
@@ -123,7 +124,7 @@ def store_lock(uri: str, purpose: str) -> Iterator[None]:
     else:
         store = hashlib.sha256(uri.encode()).hexdigest()[:16]
         lock = _lock_folder() / f"{store}.{purpose}.lock"
-    with file_lock(lock, most_seconds=_LOCK_SECONDS):
+    with file_lock(lock, most_seconds=lock_seconds(_LOCK_SECONDS)):
         yield
 
 
@@ -137,7 +138,7 @@ def _advisory_lock(uri: str, purpose: str) -> Iterator[None]:
             lambda: bool(connection.scalar(statement, name)),
             f"the lock {purpose!r} of {shown_uri(uri)}",
             lambda: "another process",
-            _LOCK_SECONDS,
+            lock_seconds(_LOCK_SECONDS),
         )
         yield
 

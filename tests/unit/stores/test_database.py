@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import event, text
 
 from tunetrail.errors import ConfigError, DatabaseError, SampleError, SessionError
+from tunetrail.locks import file_lock
 from tunetrail.samples import BrokenRow, LeftOut, SampleKind, parse_sample
 from tunetrail.stores.connection import (
     HEAD_REVISION,
@@ -738,6 +739,18 @@ def test_database_manager_imports_neither_torch_nor_mlflow():
     code = "import sys, tunetrail.stores.database; print([n for n in ('torch', 'mlflow', 'hydra') if n in sys.modules])"
     with run_python(code) as child:
         assert child.stdout.read().strip() == "[]"
+
+
+def test_a_database_that_another_process_makes_is_awaited_as_long_as_configured(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TUNETRAIL_LOCK_SECONDS", "0.2")
+    with (
+        file_lock(tmp_path / "t.db.lock"),
+        DatabaseManager(f"sqlite:///{tmp_path}/t.db") as manager,
+        pytest.raises(DatabaseError, match="TUNETRAIL_LOCK_SECONDS"),
+    ):
+        manager.ingest("s", [{"text": "a text"}], SampleKind.LLM)
 
 
 def test_json_text_makes_every_value_plain():
