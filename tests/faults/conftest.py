@@ -13,7 +13,12 @@ from tests.flow.conftest import rows_of
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
 
-KINDS = {"test_kills": "kill -9 at a named point", "test_full_disks": "full disk"}
+KINDS = {
+    "test_kills": "kill -9 at a named point",
+    "test_full_disks": "full disk",
+    "test_locks": "lock held by another process",
+    "test_stopped_postgres": "PostgreSQL stopped",
+}
 
 Overrides = Callable[..., list[str]]
 """Takes further overrides, and returns the arguments of a training of a few seconds."""
