@@ -125,6 +125,50 @@ def test_watch_ends_cleanly_by_a_signal_in_the_middle_of_a_training(
     assert runs() == [("interrupted", "tunetrail watch: 60 new samples")]
 
 
+def test_a_killed_watch_goes_on_with_its_training_when_it_is_started_again(
+    call_main: CallMain, small: list[str], told: list[dict[str, Any]], workplace: Path
+) -> None:
+    log_pairs(60)
+    steps = ["embedding.training.max_steps=400", "embedding.training.checkpoints.every_steps=5"]
+    arguments = [argument for argument in small if "max_steps" not in argument] + steps
+    watch = start([*arguments, "watch.interval_seconds=1"])
+    try:
+        # In the middle of the steps, with a checkpoint to go on from.
+        checkpoint = "training_output/*/fit/checkpoints/last.ckpt"
+        while not list(workplace.glob(checkpoint)):
+            assert watch.poll() is None, watch.communicate()
+            time.sleep(0.02)
+        watch.kill()
+        watch.communicate(timeout=60)
+        (left,) = runs()
+        # What comes meanwhile is for a training of its own, not for the one that goes on.
+        log_pairs(50, first=60)
+
+        again = call_main("watch", "watch.once=true", *arguments)
+    finally:
+        watch.kill()
+
+    assert left == ("running", "tunetrail watch: 60 new samples")
+    assert again.exit_code == 0, again.err
+    assert "resumes" in again.err and "was left by a process that died" in again.err
+    assert runs() == [
+        ("succeeded", "tunetrail watch: 60 new samples"),
+        ("succeeded", "tunetrail watch: 50 new samples"),
+    ]
+    # The checkpoint's steps weren't taken again, and each decision was made and told once.
+    with DatabaseManager("sqlite:///tunetrail.db") as database:
+        first, _ = database.training_runs()
+        promotions = [(line.version, line.decision) for line in database.promotions()]
+        learnt = len(database.learnt_rows("embedding", "1"))
+    assert first.result is not None
+    assert first.result["results"]["steps"]["training"]["embedding"]["steps"] == 400
+    assert promotions == [("1", "promoted"), ("2", "promoted")] and learnt <= 60
+    assert [(event["type"], event["data"]["version"]) for event in told] == [
+        ("root.moved", "1"),
+        ("root.moved", "2"),
+    ]
+
+
 def test_idle_watch_ends_at_once_by_sigterm(small: list[str]) -> None:
     log_pairs(1)
     watch = start([*small, "watch.interval_seconds=600"])
