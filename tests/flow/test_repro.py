@@ -16,6 +16,7 @@ from tests.tracking import client_of
 
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
 from tunetrail.config import CrossValidationConfig, Settings
+from tunetrail.config.trainer import TrainerConfig
 from tunetrail.errors import UserError
 from tunetrail.node.reproducing import IDENTICAL_TAG, REPRODUCES_TAG, reproduce
 from tunetrail.samples import SampleKind
@@ -88,6 +89,20 @@ def test_repro_repeats_a_job_of_a_sweep_and_each_family_of_a_run(
     assert alone.identical and [family.family for family in alone.families] == ["llm"]
     client = client_of(settings.tracking.uri)
     assert client.get_run(alone.reproduction_id).data.tags["mlflow.parentRunId"] == llm.run_id
+
+
+@pytest.mark.processes
+def test_repro_repeats_a_training_on_two_devices_identically(
+    session: str, database: DatabaseManager, make_settings: Make, workplace: Path
+) -> None:
+    two_devices = TrainerConfig(accelerator="cpu", devices=2)
+    settings = make_settings(workplace, trainer=two_devices)
+    run_id = train(settings, database)
+
+    result = reproduce(run_id, tracking=settings.tracking, database=database)
+
+    assert result.identical, result.to_dict()
+    assert result.differences == []
 
 
 @pytest.fixture
