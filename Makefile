@@ -40,7 +40,7 @@ test-all: install ## Run these and the tests that start processes, build the pac
 test-slow: install ## Run the tests that train the real models
 	$(VENV)/bin/python -m pytest -m slow
 
-test-faults: install ## Kill commands at 36 named points, fill their disks, and print what survived
+test-faults: install ## Kill commands, hold locks, fill disks, stop PostgreSQL, and print what survived
 	$(VENV)/bin/python -m pytest -n 2 -m slow tests/faults
 
 test-gpu: install ## Run the tests that need a GPU; fails on a machine without one
