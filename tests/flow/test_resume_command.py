@@ -1,19 +1,15 @@
 """`tunetrail train` ended by a real signal in the middle of its training, then `tunetrail resume`."""
 
-import contextlib
-import hashlib
 import signal
-import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.commands import CallMain
-from tests.tracking import client_of, runs_by_family
+from tests.flow.training_runs import hash_of_root, losses, run_of, wait_for_step
 
 from tunetrail import DatabaseManager
 from tunetrail.samples import SampleKind
@@ -83,14 +79,6 @@ def overrides(
     ]
 
 
-def last_step(workplace: Path) -> int:
-    """Return the last training step whose loss is logged, 0 if there is none."""
-    query = "SELECT max(step) FROM metrics WHERE key = 'train/loss'"
-    with contextlib.closing(sqlite3.connect(workplace / "mlflow.db", timeout=20)) as connection:
-        (step,) = connection.execute(query).fetchone()
-    return int(step or 0)
-
-
 def end_in_the_middle(
     workplace: Path, arguments: list[str], signal_number: int, step: int
 ) -> tuple[int, str]:
@@ -103,11 +91,7 @@ def end_in_the_middle(
     with open(terminal, "w") as file:
         process = subprocess.Popen(command, cwd=workplace, stdout=file, stderr=file)
     try:
-        deadline = time.monotonic() + 240
-        while last_step(workplace) < step:
-            assert process.poll() is None, terminal.read_text()
-            assert time.monotonic() < deadline, "it took too long"
-            time.sleep(0.01)
+        wait_for_step(workplace, step, lambda: process.poll() is None, terminal.read_text)
         process.send_signal(signal_number)
         exit_code = process.wait(timeout=120)
     finally:
@@ -115,28 +99,6 @@ def end_in_the_middle(
             process.kill()
             process.wait()
     return exit_code, terminal.read_text()
-
-
-def run_of(workplace: Path, model_type: str, experiment_name: str = "tunetrail") -> Any:
-    client = client_of(f"sqlite:///{workplace}/mlflow.db")
-    experiment = client.get_experiment_by_name(experiment_name)
-    assert experiment is not None
-    return runs_by_family(client.search_runs([experiment.experiment_id]))[model_type]
-
-
-def hash_of_root(folder: Path, model_type: str) -> str:
-    (file,) = (folder / "models" / model_type / "root").rglob("*.safetensors")
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def losses(
-    workplace: Path, model_type: str, experiment: str = "tunetrail"
-) -> list[tuple[int, float]]:
-    """Return step and loss of each step of a training."""
-    client = client_of(f"sqlite:///{workplace}/mlflow.db")
-    run_id = run_of(workplace, model_type, experiment).info.run_id
-    metrics = client.get_metric_history(run_id, "train/loss")
-    return sorted((metric.step, metric.value) for metric in metrics)
 
 
 def comparable_results(result: dict[str, Any], model_type: str) -> dict[str, Any]:
