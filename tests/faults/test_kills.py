@@ -184,9 +184,10 @@ def test_after_a_killed_training_resume_and_another_training_work(
     project: Path, tmp_path: Path, overrides: Overrides, point: Point
 ) -> None:
     kill(project, point, "train", *overrides())
-    check_root_loads(project)
     copy = tmp_path / "copy"
+    # Before this process opens the stores: to read their files by hand would drop its locks on them.
     shutil.copytree(project, copy, symlinks=True)
+    check_root_loads(project)
 
     succeed(copy, "train", *overrides("seed=1"))
     check_nothing_is_left(copy)
