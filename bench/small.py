@@ -19,6 +19,7 @@ import psutil
 from bench.corpus import phrase
 from bench.results import Figure, Options, Result
 from tunetrail.data.formats import read_rows
+from tunetrail.errors import SampleError
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database import DatabaseManager
 
@@ -93,11 +94,14 @@ def _rows_of(file: Path, count: int, rng: random.Random) -> list[Any]:
     """Return rows of a file, drawn at random.
 
     Raises:
-        ValueError: There are fewer.
+        SampleError: There are fewer.
     """
     rows = list(read_rows(file))
     if len(rows) < count:
-        raise ValueError(f"{file} must have at least {count:,} rows, got {len(rows):,}.")
+        raise SampleError(
+            f"{file} must have at least {count:,} rows, half of them for the session before, got "
+            f"{len(rows):,} (ROWS={count // 2}). Take fewer rows, or a larger file."
+        )
     return rng.sample(rows, count)
 
 
