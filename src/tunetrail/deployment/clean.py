@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities import LoggedModel, Run
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tunetrail.cache import ResultCache
@@ -290,15 +289,7 @@ def _children(folder: Path) -> list[Path]:
 
 def _any_run(tracker: Tracker, run_id: str | None) -> Run | None:
     """Return a run of MLflow, also one in its trash; None if it doesn't exist."""
-    if not run_id:
-        return None
-    with tracking_errors(tracker.config.uri):
-        try:
-            return tracker.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
+    return tracker.find_run_or_trash(run_id) if run_id else None
 
 
 def _logged_models(tracker: Tracker) -> Iterator[LoggedModel]:

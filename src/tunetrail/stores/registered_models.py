@@ -3,8 +3,8 @@
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-# MLflow answers with either code if there is no model, no version or no alias.
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+# MLflow answers with either code if there is no such run, model, version or alias.
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _FORBIDDEN = "PERMISSION_DENIED"
 
 
@@ -20,9 +20,9 @@ def is_absent(client: MlflowClient, name: str, error: MlflowException) -> bool:
         error: What MLflow answered when it was asked for a version or an alias.
     """
     if error.error_code != _FORBIDDEN:
-        return error.error_code in _ABSENT
+        return error.error_code in ABSENT
     try:
         client.get_registered_model(name)
     except MlflowException as second_error:
-        return second_error.error_code in _ABSENT
+        return second_error.error_code in ABSENT
     return False

@@ -31,6 +31,7 @@ from tunetrail.stores.experiments import ensure_experiment
 from tunetrail.stores.metric_writer import MetricSender, MetricWriter, deliver_leftovers
 from tunetrail.stores.moved_stores import follow_moved_store
 from tunetrail.stores.processes import ProcessIdentity
+from tunetrail.stores.registered_models import ABSENT
 from tunetrail.stores.spools import Report
 from tunetrail.stores.tracked_runs import LONGEST_VALUE, TrackedRun, safe_name
 from tunetrail.stores.tracking_errors import shown_uri, tracking_errors
@@ -183,15 +184,19 @@ class Tracker:
 
     def find_run(self, run_id: str) -> Run | None:
         """Return a run of MLflow, or None if it doesn't exist or is in MLflow's trash."""
+        run = self.find_run_or_trash(run_id)
+        return run if run is not None and run.info.lifecycle_stage == "active" else None
+
+    def find_run_or_trash(self, run_id: str) -> Run | None:
+        """Return a run of MLflow, also one in its trash; None if it doesn't exist."""
         with tracking_errors(self.config.uri):
             try:
-                run = self.client.get_run(run_id)
+                return self.client.get_run(run_id)
             except MlflowException as error:
                 # An id that can't be one of MLflow's is no run either.
-                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                if error.error_code in ABSENT:
                     return None
                 raise
-        return run if run.info.lifecycle_stage == "active" else None
 
     def children(self, run_id: str) -> list[Run]:
         """Return the runs below a run, oldest first, without deleted ones."""
