@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from tunetrail.errors import SampleError, did_you_mean
@@ -221,10 +221,30 @@ def present_values(row: Mapping[str, Any]) -> dict[str, Any]:
 def parse_present(present: dict[str, Any], kind: SampleKind) -> Sample:
     """Do the same as `parse_sample` for the present values of a row."""
     present = _without_message_lists(present, kind)
-    layout = _find_layout(tuple(present), kind, shape_count())
+    return _parse(_find_layout(tuple(present), kind, shape_count()), kind, present)
 
+
+def parser_of(columns: tuple[str, ...], kind: SampleKind) -> Callable[[dict[str, Any]], Sample]:
+    """Return what does the same as `parse_present`, faster, for all rows with these columns."""
+    of_any_row = partial(parse_present, kind=kind)
+    # What becomes of these depends on their values.
+    if kind == SampleKind.LLM and {"chosen", "rejected"}.issubset(columns):
+        return of_any_row
+    try:
+        return partial(_parse, _find_layout(columns, kind, shape_count()), kind)
+    except SampleError:
+        return of_any_row
+
+
+def _parse(layout: "_Layout", kind: SampleKind, present: dict[str, Any]) -> Sample:
+    values = {}
     # Checked in this order, so that the reason names a broken text before a broken weight.
-    values = {column: check(present[column], column) for column, check in layout.checks}
+    for column, check in layout.checks:
+        value = present[column]
+        # A call for each of the texts of millions of rows would take longer than the check.
+        is_plain = check is checked_text and type(value) is str and value.isascii()
+        values[column] = value if is_plain else check(value, column)
+
     if layout.misspelling:
         raise SampleError(layout.misspelling)
     if layout.is_content_only:

@@ -27,8 +27,8 @@ from tunetrail.stores.connection import (
     lock_until_commit,
     storable,
 )
-from tunetrail.stores.insertion import insert_missing
-from tunetrail.stores.tables import Base, RejectedSampleRow, SampleRow, SessionRow, now
+from tunetrail.stores.insertion import insert_missing, insert_missing_values
+from tunetrail.stores.tables import RejectedSampleRow, SampleRow, SessionRow, now
 
 _Item = TypeVar("_Item")
 CHUNK_SIZE = 20_000
@@ -36,6 +36,19 @@ CHUNK_SIZE = 20_000
 lie in no order: with 1,000 rows SQLite takes twice as long."""
 # A chunk of long rows ends here: memory depends on the longest row, not on how many there are.
 _MOST_CHARACTERS = 16_000_000
+# The values of a row, except for the session and the time.
+_SAMPLE_COLUMNS = (
+    "kind",
+    "shape",
+    "content",
+    "group_name",
+    "timestamp",
+    "weight",
+    "metadata",
+    "digest",
+    "occurrence",
+)
+_REJECTED_COLUMNS = ("kind", "source", "row_number", "reason", "row", "digest", "occurrence")
 _WITH_POSITION = (SourceRow, BrokenRow)
 _SCALARS = frozenset((str, int, bool, NoneType))
 
@@ -227,8 +240,7 @@ def store(
 
     # Over all chunks, as a row and its repetition may be in different ones.
     occurrences = Occurrences() if logged is None else logged
-    rows = (_stored_row(item, occurrences) for item in items)
-    chunks = _bounded_chunks(rows, chunk_size)
+    chunks = _bounded_chunks(items, occurrences, chunk_size)
     is_logged = None if logged is None else True
     report = IngestReport()
     with database.connection() as connection, ThreadPoolExecutor(max_workers=1) as writer:
@@ -256,30 +268,32 @@ def store(
 class _Chunk:
     """Rows of one transaction."""
 
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[tuple[Any, ...]] = field(default_factory=list)
+    rejected: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 def _bounded_chunks(
-    rows: Iterable[tuple[type[Base], dict[str, Any]]], most_rows: int
+    items: Iterable[Sample | Rejection], occurrences: Occurrences, most_items: int
 ) -> Iterator[_Chunk]:
-    """Yield chunks that end at a number of rows or, with long rows, at a number of characters."""
+    """Yield chunks that end at a number of items or, with long rows, at a number of characters."""
     chunk = _Chunk()
-    length = 0
-    for table, row in rows:
-        if table is SampleRow:
+    count = length = 0
+    for item in items:
+        if isinstance(item, Sample):
+            row, characters = _sample_row(item, occurrences)
             chunk.samples.append(row)
-            length += len(row["content"]) + len(row["metadata"])
         else:
+            row, characters = _rejected_row(item, occurrences)
             chunk.rejected.append(row)
-            length += len(row["row"])
 
-        if len(chunk.samples) + len(chunk.rejected) == most_rows or length > _MOST_CHARACTERS:
+        count += 1
+        length += characters
+        if count == most_items or length > _MOST_CHARACTERS:
             yield chunk
             chunk = _Chunk()
-            length = 0
+            count = length = 0
 
-    if chunk.samples or chunk.rejected:
+    if count:
         yield chunk
 
 
@@ -316,8 +330,12 @@ def _write_chunk(
     insert_missing(connection, SessionRow, [session], created_at=created_at)
 
     constant = {"session_id": session_id, "created_at": created_at}
-    added = insert_missing(connection, SampleRow, chunk.samples, logged=logged, **constant)
-    insert_missing(connection, RejectedSampleRow, chunk.rejected, **constant)
+    added = insert_missing_values(
+        connection, SampleRow, _SAMPLE_COLUMNS, chunk.samples, logged=logged, **constant
+    )
+    insert_missing_values(
+        connection, RejectedSampleRow, _REJECTED_COLUMNS, chunk.rejected, **constant
+    )
     return added
 
 
@@ -328,32 +346,36 @@ def chunked(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
         yield chunk
 
 
-def _stored_row(
-    item: Sample | Rejection, occurrences: Occurrences
-) -> tuple[type[Base], dict[str, Any]]:
-    """Return the table of an item and its values, except the session and the time."""
-    if isinstance(item, Rejection):
-        digest = item.digest
-        return RejectedSampleRow, {
-            "kind": str(item.kind),
-            "source": item.source,
-            "row_number": item.row_number,
-            "reason": item.reason,
-            "row": item.row,
-            "digest": digest,
-            "occurrence": occurrences.number(digest),
-        }
+def _sample_row(sample: Sample, occurrences: Occurrences) -> tuple[tuple[Any, ...], int]:
+    """Return the values of `_SAMPLE_COLUMNS`, and the number of characters of the JSON in them."""
+    content, digest = sample.written()
+    content = content or json_text(sample.content)
+    metadata = sample.metadata
+    further = (texts_as_json(metadata) or json_text(metadata)) if metadata else "{}"
+    row = (
+        str(sample.kind),
+        sample.shape,
+        content,
+        sample.group,
+        sample.timestamp,
+        sample.weight,
+        further,
+        digest,
+        occurrences.number(digest),
+    )
+    return row, len(content) + len(further)
 
-    content, digest = item.written()
-    metadata = item.metadata
-    return SampleRow, {
-        "kind": str(item.kind),
-        "shape": item.shape,
-        "content": content or json_text(item.content),
-        "group_name": item.group,
-        "timestamp": item.timestamp,
-        "weight": item.weight,
-        "metadata": (texts_as_json(metadata) or json_text(metadata)) if metadata else "{}",
-        "digest": digest,
-        "occurrence": occurrences.number(digest),
-    }
+
+def _rejected_row(item: Rejection, occurrences: Occurrences) -> tuple[tuple[Any, ...], int]:
+    """Return the values of `_REJECTED_COLUMNS`, and the number of characters of the row's text."""
+    digest = item.digest
+    row = (
+        str(item.kind),
+        item.source,
+        item.row_number,
+        item.reason,
+        item.row,
+        digest,
+        occurrences.number(digest),
+    )
+    return row, len(item.row)

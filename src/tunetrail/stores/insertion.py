@@ -1,11 +1,12 @@
 """Insert many rows at once, past the slower ways of SQLAlchemy and of the driver."""
 
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice, repeat
-from operator import itemgetter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import chain, count, repeat
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from tunetrail.stores.tables import Base
 
@@ -18,18 +19,34 @@ _KEEP_ROW_COUNT = {"preserve_rowcount": True}
 
 
 def insert_missing(
-    connection: Connection, table: type[Base], rows: Sequence[dict[str, Any]], **constant: Any
+    connection: Connection, table: type[Base], rows: Sequence[Mapping[str, Any]], **constant: Any
 ) -> int:
     """Insert the rows whose unique key isn't there yet, and return how many were inserted.
-
-    SQLAlchemy's own way from a row to the driver takes longer than SQLite needs to store it. So
-    the values of rows go to the driver as they are.
 
     Args:
         connection: Is in a transaction.
         table: The table.
         rows: Values by column, all with the same columns: JSON as text, no moments.
         constant: Values that are the same in all rows, of any type.
+    """
+    if not rows:
+        return 0
+    columns = tuple(rows[0])
+    values = [tuple(map(row.__getitem__, columns)) for row in rows]
+    return insert_missing_values(connection, table, columns, values, **constant)
+
+
+def insert_missing_values(
+    connection: Connection,
+    table: type[Base],
+    columns: Sequence[str],
+    rows: Sequence[tuple[Any, ...]],
+    **constant: Any,
+) -> int:
+    """Do the same for rows that are tuples, whose values have the order of `columns`.
+
+    SQLAlchemy's own way from a row to the driver takes longer than SQLite needs to store it. So
+    the values of rows go to the driver as they are.
     """
     if not rows:
         return 0
@@ -41,20 +58,20 @@ def insert_missing(
         from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
     # A conflict means that this row was stored before, or by another process just now.
     statement = insert(table).on_conflict_do_nothing()
-    names = [*rows[0], *constant]
-    compiled = statement.compile(dialect=dialect, column_keys=names)
+    compiled = statement.compile(dialect=dialect, column_keys=[*columns, *constant])
+    assert isinstance(compiled, SQLCompiler)
 
-    values: dict[str, Iterator[Any]] = {name: map(itemgetter(name), rows) for name in rows[0]}
+    values: dict[str, Sequence[Any]] = dict(zip(columns, zip(*rows, strict=True), strict=True))
     for name, value in constant.items():
         column_type = table.__table__.columns[name].type.dialect_impl(dialect)
         convert = column_type.bind_processor(dialect)
-        values[name] = repeat(convert(value) if convert else value, len(rows))
+        values[name] = (convert(value) if convert else value,) * len(rows)
 
     # Parameters have a position in SQLite's statements, and a name in PostgreSQL's.
     if compiled.positiontup is not None:
-        columns = [values[name] for name in compiled.positiontup]
-        return _insert_by_position(connection, str(compiled), len(rows), columns)
-    parameters = [dict(zip(names, row, strict=True)) for row in zip(*values.values(), strict=True)]
+        ordered = [values[name] for name in compiled.positiontup]
+        return _insert_by_position(connection, str(compiled), len(rows), ordered)
+    parameters = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
     result = connection.exec_driver_sql(
         str(compiled), parameters, execution_options=_KEEP_ROW_COUNT
     )
@@ -62,12 +79,13 @@ def insert_missing(
 
 
 def _insert_by_position(
-    connection: Connection, statement: str, rows: int, columns: Sequence[Iterator[Any]]
+    connection: Connection, statement: str, rows: int, columns: Sequence[Sequence[Any]]
 ) -> int:
     """Insert rows with statements of many rows each, and return how many were inserted.
 
     Python's `executemany` takes the interpreter back from other threads for each row. A statement
-    of many rows leaves it to them until the last one is stored.
+    of many rows leaves it to them until the last one is stored. It is held while parameters are
+    handed over, so a column that has one value in all rows of a statement is one parameter.
 
     Args:
         connection: Is in a transaction.
@@ -75,17 +93,45 @@ def _insert_by_position(
         rows: The number of rows.
         columns: The values of each parameter of the statement.
     """
-    placeholders = f"({', '.join('?' * len(columns))})"
-    parameters = chain.from_iterable(zip(*columns, strict=True))
-    most_rows = min(_MOST_ROWS, _MOST_PARAMETERS // len(columns))
+    most_rows = min(_MOST_ROWS, _MOST_PARAMETERS // (len(columns) + 1))
 
-    inserted = 0
-    while rows:
+    inserted = start = 0
+    while start < rows:
         # Powers of two: the driver keeps a dozen prepared statements, not one for each number.
-        size = 1 << (min(rows, most_rows).bit_length() - 1)
-        many_rows = statement.replace(placeholders, ", ".join(repeat(placeholders, size)))
-        values = tuple(islice(parameters, size * len(columns)))
-        result = connection.exec_driver_sql(many_rows, values, execution_options=_KEEP_ROW_COUNT)
+        size = 1 << (min(rows - start, most_rows).bit_length() - 1)
+        values = [column[start : start + size] for column in columns]
+        is_constant = [column.count(column[0]) == size for column in values]
+        # Even rows that are all equal are that many rows.
+        is_constant[0] = is_constant[0] and not all(is_constant)
+
+        constants = [column[0] for column, same in zip(values, is_constant, strict=True) if same]
+        varying = [column for column, same in zip(values, is_constant, strict=True) if not same]
+        parameters = (*constants, *chain.from_iterable(zip(*varying, strict=True)))
+        many_rows = _statement_of_rows(statement, tuple(is_constant), size)
+        result = connection.exec_driver_sql(
+            many_rows, parameters, execution_options=_KEEP_ROW_COUNT
+        )
         inserted += result.rowcount
-        rows -= size
+        start += size
     return inserted
+
+
+@lru_cache(maxsize=64)
+def _statement_of_rows(statement: str, is_constant: tuple[bool, ...], size: int) -> str:
+    """Return the statement that inserts many rows.
+
+    Args:
+        statement: Inserts one row.
+        is_constant: For each parameter, whether all rows share it. Those come first.
+        size: The number of rows.
+    """
+    # SQLite names the columns of a list of values: column1, column2, ...
+    numbers = count(1)
+    selected = ["?" if same else f"column{next(numbers)}" for same in is_constant]
+    placeholders = ", ".join("?" * is_constant.count(False))
+    rows = ", ".join(repeat(f"({placeholders})", size))
+
+    one_row = f"VALUES ({', '.join('?' * len(is_constant))})"
+    # Without WHERE, SQLite would take ON CONFLICT for a join's condition.
+    parts = ("SELECT", ", ".join(selected), "FROM (VALUES", rows, ") WHERE true")
+    return statement.replace(one_row, " ".join(parts))

@@ -11,8 +11,8 @@ from tunetrail.errors import DatabaseError
 from tunetrail.samples import SampleKind
 from tunetrail.stores.connection import DatabaseConnection
 from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.insertion import insert_missing
-from tunetrail.stores.tables import SessionRow, now
+from tunetrail.stores.insertion import insert_missing, insert_missing_values
+from tunetrail.stores.tables import SampleRow, SessionRow, now
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 100, 2047, 2048, 2049, 5000])
@@ -43,7 +43,39 @@ def test_a_statement_has_at_most_as_many_parameters_as_every_sqlite_takes(
         counts.append(len(parameters))
 
     manager.ingest("s", [{"text": f"text {n}"} for n in range(9000)], SampleKind.LLM)
-    assert 10_000 < max(counts) <= 32_766
+    # Only the content and the digest differ from row to row.
+    assert 2 * 2048 < max(counts) < 2 * 2048 + 20
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_rows_that_differ_in_all_columns_are_within_the_limit_of_parameters(
+    manager: DatabaseManager,
+) -> None:
+    counts = []
+
+    @event.listens_for(manager._database._ready_engine(), "before_cursor_execute")
+    def count(_connection: Any, _cursor: Any, _statement: str, parameters: Any, *_: Any) -> None:
+        counts.append(len(parameters))
+
+    rows = [tuple(f"{column}{row}" for column in range(9)) for row in range(5000)]
+    names = ("kind", "shape", "content", "group_name", "timestamp", "metadata", "digest")
+    with manager._database.transaction() as connection:
+        insert_missing(connection, SessionRow, [{"session_id": "s"}], created_at=now())
+        values = [(*row[:7], float(index), index) for index, row in enumerate(rows)]
+        columns = (*names, "weight", "occurrence")
+        constant = {"session_id": "s", "created_at": now(), "logged": None}
+        added = insert_missing_values(connection, SampleRow, columns, values, **constant)
+
+    assert added == 5000 and 10_000 < max(counts) <= 32_766
+
+
+def test_equal_rows_are_inserted_once(manager: DatabaseManager) -> None:
+    database: DatabaseConnection = manager._database
+    moment = now()
+    with database.transaction() as connection:
+        rows = [("a",)] * 5
+        columns = ("session_id",)
+        assert insert_missing_values(connection, SessionRow, columns, rows, created_at=moment) == 1
 
 
 def test_insert_missing_of_constants_counts_the_new_rows(manager: DatabaseManager) -> None:

@@ -27,7 +27,7 @@ from tunetrail.data.conventions.verdicts import LABEL_COLUMNS, is_verdict
 from tunetrail.data.conversations.front_ends import front_end_of
 from tunetrail.errors import SampleError
 from tunetrail.samples import LeftOut, Sample, SampleKind, SourceRow, parse_sample, sample_kinds
-from tunetrail.samples.parsing import parse_present, present_values
+from tunetrail.samples.parsing import parser_of, present_values
 
 # Importing these two has registered their conventions.
 __all__ = ["IngestAccount", "Rejections", "RowReader", "embedding", "language_model"]
@@ -148,13 +148,17 @@ class RowReader:
         layout = self._layout_of(columns, present)
         convention = layout.convention
         if convention is None or _holds_texts(present, layout.own):
-            samples = [parse_present(present, self.kind)]
+            sample = layout.parse(present)
+            # Nearly all rows: they have no column that could be unused.
+            if not sample.metadata:
+                return [sample]
+            samples = [sample]
         elif convention.gathers is not None:
             position = row.position if isinstance(row, SourceRow) else self.account.rows
             self._gathering_of(convention).add(position, present)
             samples = []
         else:
-            samples = self._samples_by(convention, present)
+            samples = self._samples_by(convention, present, layout.parse)
 
         self.account.add_unused(samples, self.kind, convention.known if convention else ())
         return samples
@@ -216,7 +220,9 @@ class RowReader:
 
         known = tuple(convention.known.intersection(present)) if convention else ()
         is_own = convention is not None and set(known) <= set(convention.own)
-        return _Layout(convention=convention, own=known if is_own else ())
+        own = known if is_own else ()
+        parse = parser_of(tuple(present), self.kind)
+        return _Layout(convention=convention, own=own, parse=parse)
 
     def _gathering_of(self, convention: Convention) -> Gathering:
         name = ", ".join(convention.columns)
@@ -224,13 +230,18 @@ class RowReader:
         self.account.read_as[convention.name] += 1
         return self._gatherings.setdefault(name, convention.gathers())
 
-    def _samples_by(self, convention: Convention, row: dict[str, Any]) -> list[Sample]:
+    def _samples_by(
+        self,
+        convention: Convention,
+        row: dict[str, Any],
+        parse: Callable[[dict[str, Any]], Sample],
+    ) -> list[Sample]:
         results = convention.becomes(row)
         samples = []
         for result in results:
             # The row itself has present values only; one that was made may lack some.
             if result is row:
-                samples.append(parse_present(row, self.kind))
+                samples.append(parse(row))
             else:
                 complete = with_other_columns(row, result, convention)
                 samples.append(parse_sample(complete, self.kind))
@@ -246,10 +257,12 @@ class _Layout:
     Attributes:
         convention: What they are read as; None for a sample's own shape.
         own: The columns that the convention knows, if a sample has the same columns.
+        parse: Makes the sample of such a row that is in a shape of its own.
     """
 
     convention: Convention | None
     own: tuple[str, ...]
+    parse: Callable[[dict[str, Any]], Sample]
 
 
 def _holds_texts(row: Row, columns: tuple[str, ...]) -> bool:
