@@ -1,13 +1,13 @@
-"""Classification by vectors: how well labels are read off vectors, near ones or by a line."""
+"""Classification by vectors: how well labels are read off vectors, near ones or by a line.
+
+scikit-learn is imported by the functions that need it: whoever only names metrics does without.
+"""
 
 import warnings
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
 
 Array = npt.NDArray[Any]
 
@@ -25,6 +25,8 @@ def nearest_neighbour_codes(documents: Array, codes: Array, queries: Array) -> A
         codes: Label of each document as an integer, [documents].
         queries: Vectors [queries, dimensions].
     """
+    from sklearn.neighbors import KNeighborsClassifier
+
     neighbours = min(_NEIGHBOURS, len(documents))
     classifier = KNeighborsClassifier(neighbours, metric="cosine", algorithm="brute")
     predicted: Array = classifier.fit(documents, codes).predict(queries)
@@ -42,6 +44,9 @@ def probe_codes(documents: Array, codes: Array, queries: Array) -> Array:
         codes: Label of each document as an integer, of at least two kinds, [documents].
         queries: Vectors [queries, dimensions].
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     probe = LogisticRegression(max_iter=_PROBE_ITERATIONS)
     with warnings.catch_warnings():
         # Every model's probe stops after the same steps, so it needs no warning.

@@ -1,8 +1,10 @@
-"""Formulas of the metrics of scored pairs: correlations, and how well classes are told apart."""
+"""Formulas of the metrics of scored pairs: correlations, and how well classes are told apart.
+
+scikit-learn and SciPy are imported by the functions that need them: this module is part of the
+metrics' names, which every command reads.
+"""
 
 import numpy as np
-from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score
 
 from tunetrail.evaluation.metric import (
     Array,
@@ -33,6 +35,8 @@ _MANY_PAIRS = 5_000
 
 
 def _spearman(values: Values, indices: Array) -> Floats:
+    from scipy.stats import rankdata
+
     cosine_ranks = rankdata(values["cosine"][indices], axis=1)
     gold_ranks = rankdata(values["gold"][indices], axis=1)
     return _correlation(cosine_ranks, gold_ranks)
@@ -104,6 +108,8 @@ def _quotient(covariances: Floats, spreads: Floats) -> Floats:
 
 
 def _average_precision(values: Values, indices: Array) -> Floats:
+    from sklearn.metrics import average_precision_score
+
     gold, cosine = values["gold"], values["cosine"]
     precisions = [average_precision_score(gold[chosen], cosine[chosen]) for chosen in indices]
     return np.array(precisions)

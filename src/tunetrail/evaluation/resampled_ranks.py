@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -79,6 +78,8 @@ def rank_moment_shares(first: Array, second: Array) -> Floats:
         first: What the rows are ranked by on one side, [rows].
         second: What they are ranked by on the other side, [rows].
     """
+    from scipy.stats import rankdata
+
     rows = len(first)
     first_ranks, second_ranks = (
         (rankdata(side) - (rows + 1.0) / 2.0) / rows for side in (first, second)

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm, t
 
 from tunetrail.evaluation.metric import Array, Floats
 
@@ -68,6 +67,8 @@ def clustered_share_interval(
         None if all examples have the same value, and it is neither 0 nor the highest; or if they
         are one cluster, which doesn't show how clusters differ.
     """
+    from scipy.stats import norm, t
+
     tail = (1.0 - confidence) / 2.0
     scaled, total = numerators / largest, float(denominators.sum())
     share = float(scaled.sum()) / total

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_curve
 
 Floats = npt.NDArray[np.float64]
 Goal = Callable[[Floats, Floats, Any, Any], Floats]
@@ -37,7 +36,9 @@ def best_threshold(cosine: Floats, gold: Floats, goal: Goal) -> float:
 
     It lies halfway between two cosines that occur, and above 1 if no pair should be positive.
     """
-    # As scikit-learn gives shares; the counts are exact again after rounding.
+    from sklearn.metrics import roc_curve
+
+    # scikit-learn gives shares; the counts are exact again after rounding.
     false_shares, true_shares, cosines = roc_curve(gold, cosine, drop_intermediate=False)
     positives = float(gold.sum())
     negatives = len(gold) - positives

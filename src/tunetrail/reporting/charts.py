@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tunetrail.imports import importing
 from tunetrail.reporting.readable import largest, readable
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ TEXT: Mapping[str, Any] = {"fontsize": 8, "color": INK}
 """Keyword arguments of a text in a chart."""
 
 _LABEL_CHARACTERS = 36
+_LAST_OF_LATIN_1 = 0xFF
 # Of a text of 8 points.
 _NAME_CHARACTERS_PER_INCH = 14
 PAGE_WIDTH = 7.2
@@ -43,8 +45,9 @@ class IntervalLine(NamedTuple):
 
 def new_figure(height: float, width: float = PAGE_WIDTH) -> "Figure":
     """Return an empty figure of a size in inches; by default it is as wide as a page."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with importing():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -175,7 +178,8 @@ def drawable(text: str, limit: int = _LABEL_CHARACTERS) -> str:
     """Return one short line that the font can draw, and in which nothing reads as a formula."""
     line = " ".join(readable(text, limit).split()) or "(empty)"
     for character in set(line):
-        if ord(character) not in _characters_of_font():
+        # Every font has the characters of Latin-1, and to list those of one takes half a second.
+        if ord(character) > _LAST_OF_LATIN_1 and ord(character) not in _characters_of_font():
             line = line.replace(character, "\ufffd")
     # Between two dollars, matplotlib would read TeX.
     return line.replace("$", r"\$")

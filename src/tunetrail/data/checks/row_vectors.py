@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.decomposition import PCA
 
 from tunetrail.cache import ResultCache, read_array
 from tunetrail.data.rows import texts_of_rows
@@ -45,18 +44,21 @@ class TextEncoder:
         if not texts:
             return np.zeros((0, 0), dtype=np.float32)
 
-        buckets: dict[int, set[str]] = defaultdict(set)
-        for text in texts:
-            buckets[hashlib.sha256(text.encode()).digest()[0] % _BUCKETS].add(text)
-        sorted_buckets = list(map(sorted, buckets.values()))
-
-        vectors, missing = self._look_up(sorted_buckets, cache)
+        buckets = _buckets(texts)
+        vectors, missing = self._look_up(buckets, cache)
         if missing:
             with cache.computing("the vectors of the rows", "vectors", self.identity):
                 # Another process may have encoded them while this one waited.
-                vectors, missing = self._look_up(sorted_buckets, cache)
+                vectors, missing = self._look_up(buckets, cache)
                 vectors.update(self._encode_buckets(missing, cache))
         return np.stack([vectors[text] for text in texts])
+
+    def known_vectors(
+        self, texts: Sequence[str], cache: ResultCache
+    ) -> npt.NDArray[np.float32] | None:
+        """Return the vectors of texts that were all encoded together before, or None."""
+        vectors, missing = self._look_up(_buckets(texts), cache)
+        return None if missing or not texts else np.stack([vectors[text] for text in texts])
 
     def _look_up(
         self, buckets: Sequence[list[str]], cache: ResultCache
@@ -89,6 +91,14 @@ class TextEncoder:
                 np.save(unfinished, encoded[start:end], allow_pickle=False)
             start = end
         return dict(zip(texts, encoded, strict=True))
+
+
+def _buckets(texts: Sequence[str]) -> list[list[str]]:
+    """Return the texts, each once, by buckets: each text's own, whatever the others are."""
+    buckets: dict[int, set[str]] = defaultdict(set)
+    for text in texts:
+        buckets[hashlib.sha256(text.encode()).digest()[0] % _BUCKETS].add(text)
+    return list(map(sorted, buckets.values()))
 
 
 def sample_positions(row_ids: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
@@ -130,6 +140,9 @@ def normalize_and_reduce(
     )
 
     if min(units.shape) > MOST_DIMENSIONS:
+        # Late: few models have so many, and this module is imported by whoever reads the cache.
+        from sklearn.decomposition import PCA
+
         components = PCA(MOST_DIMENSIONS, svd_solver="randomized", random_state=seed)
         units = np.asarray(components.fit_transform(units))
     return units

@@ -13,19 +13,17 @@ import pyarrow.parquet as pq
 
 from tunetrail.cache import ResultCache
 from tunetrail.data.checks.catalog import is_active
-from tunetrail.data.checks.drift import MOST_ROWS as MOST_DRIFT_ROWS
 from tunetrail.data.checks.row_vectors import TextEncoder, sample_positions, texts_to_encode
 from tunetrail.data.checks.session_checks import (
     SessionFacts,
     SessionFindings,
     check_facts,
-    check_vectors,
-    measure_drift,
 )
 from tunetrail.data.checks.validation import check_rows
 from tunetrail.data.cleaning import clean_rows
 from tunetrail.data.flow.chunk_steps import ChunkCounts, ChunkSteps, PreparedChunk
 from tunetrail.data.twins.duplicates import SketchBook
+from tunetrail.imports import importing
 from tunetrail.samples import shape_named
 
 _DRIFT_CHECKS = ("drift.length", "drift.vocabulary", "drift.embedding")
@@ -102,6 +100,10 @@ class SessionChecks:
         reference = self._cleaned_reference()
         if not len(positions) or (self.encoder is None and reference is None):
             return findings
+        # Only now: a session that is in the cache needs none of the libraries that they import.
+        with importing():
+            from tunetrail.data.checks.vector_checks import check_vectors, measure_drift
+
         rows = self._rows_at(positions)
         rows["cluster"] = [clusters[position] for position in positions]
 
@@ -115,9 +117,7 @@ class SessionChecks:
 
         if reference is not None and len(reference):
             if self.encoder is not None and compares_vectors:
-                compared = sample_positions(reference["row_id"].to_numpy(), MOST_DRIFT_ROWS)
-                texts = texts_to_encode(reference.iloc[compared])
-                reference_vectors = self.encoder.cached_vectors(texts, self.cache)
+                reference_vectors = self._vectors_of_sample(reference, self.encoder)
             drift = measure_drift(rows, reference, vectors, reference_vectors, config, self.seed)
             findings.join(drift)
         return findings
@@ -148,6 +148,19 @@ class SessionChecks:
             return None
         checked = check_rows(self.reference, self.steps.kind, config)
         return clean_rows(checked.rows, self.steps.cleaning).rows
+
+    def _vectors_of_sample(
+        self, reference: pd.DataFrame, encoder: TextEncoder
+    ) -> npt.NDArray[np.float32]:
+        """Return the vectors of the previous session's rows that drift is measured from."""
+        from tunetrail.data.checks.drift import MOST_ROWS
+
+        positions = sample_positions(reference["row_id"].to_numpy(), MOST_ROWS)
+        # The checks of the previous session itself have looked at all of its rows.
+        vectors = encoder.known_vectors(texts_to_encode(reference), self.cache)
+        if vectors is not None:
+            return vectors[positions]
+        return encoder.cached_vectors(texts_to_encode(reference.iloc[positions]), self.cache)
 
     def _rows_at(self, positions: npt.NDArray[np.int64]) -> pd.DataFrame:
         """Return the rows at some positions in the session, reading one chunk at a time."""

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from tunetrail.data.twins.shingles import (
     LARGEST_SAMPLE,
@@ -132,6 +130,10 @@ class StoredSketches:
 
 def components(first: Integers, second: Integers, size: int) -> npt.NDArray[np.int32]:
     """Return the label of each node's connected component, [size]."""
+    # Imported late: a prepared session in the cache needs no graph.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     weights = np.ones(len(first), dtype=np.int8)
     graph = coo_array((weights, (first, second)), shape=(size, size))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int32)

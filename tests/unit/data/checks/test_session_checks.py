@@ -9,11 +9,7 @@ from tunetrail.data.checks.session_checks import (
     SessionFacts,
     SessionFindings,
     check_facts,
-    check_vectors,
-    measure_drift,
 )
-from tunetrail.data.rows import rows_frame
-from tunetrail.samples import Sample, SampleKind
 
 
 def facts(rows: int, languages: Sequence[str | None] | None = None, **more: Any) -> SessionFacts:
@@ -25,14 +21,6 @@ def facts(rows: int, languages: Sequence[str | None] | None = None, **more: Any)
 
 def flagged(findings: SessionFindings, check: str) -> list[int]:
     return [row_id for row_id, name, _ in findings.flags if name == check]
-
-
-def frame(texts: Sequence[str], **more: str) -> Any:
-    shape = "label" if more else "text"
-    return rows_frame(
-        (row_id, Sample(kind=SampleKind.EMBEDDING, shape=shape, content={"text": text, **more}))
-        for row_id, text in enumerate(texts, start=1)
-    )
 
 
 @pytest.mark.parametrize(
@@ -104,26 +92,3 @@ def test_check_facts_runs_no_check_that_is_off() -> None:
     findings = check_facts(everything, config)
 
     assert findings.flags == [] and findings.measures == {}
-
-
-def test_check_vectors_needs_enough_rows_to_know_what_is_usual() -> None:
-    rows = frame(["text"] * 10, label="a").assign(cluster="c")
-    findings = check_vectors(rows, np.eye(10, dtype=np.float32), ValidationConfig(), seed=0)
-
-    assert findings.flags == [] and findings.rows_checked == {
-        "rows.outlier": 10,
-        "labels.mislabelled": 10,
-    }
-
-
-def test_measure_drift_measures_what_differs_and_nothing_among_few_rows() -> None:
-    short, long = (
-        frame(["two words"] * 40),
-        frame(["many other words, again and again and again"] * 40),
-    )
-
-    findings = measure_drift(long, short, None, None, ValidationConfig(), seed=0)
-
-    assert findings.measures["drift.length"] == 1.0 and "drift.embedding" not in findings.measures
-    assert findings.rows_checked == {"drift.length": 40, "drift.vocabulary": 40}
-    assert measure_drift(long, short[:20], None, None, ValidationConfig(), seed=0).measures == {}

@@ -263,6 +263,32 @@ def test_preparation_checks_vectors_and_caches_them(tmp_path: Path) -> None:
     assert sum(calls) == 200
 
 
+def test_drift_takes_the_vectors_that_the_previous_session_was_checked_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Drift looks at fewer rows than the checks of a session do.
+    monkeypatch.setattr("tunetrail.data.checks.drift.MOST_ROWS", 40)
+    calls: list[int] = []
+
+    def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        calls.append(len(texts))
+        return word_vectors(texts)
+
+    before, now = (samples([sentence(index + start) for index in range(60)]) for start in (0, 500))
+    encoder = TextEncoder(encode=vectors, identity="letters")
+    config = PreparationConfig(workers=1, cache_dir=str(tmp_path / "cache"))
+
+    prepare(before, tmp_path / "before", encoder=encoder, config=config)
+    session = prepare(now, tmp_path / "now", encoder=encoder, config=config, reference=before)
+    cached = {finding.check: finding.measure for finding in session.findings}
+    alone = prepare(now, tmp_path / "alone", encoder=encoder, reference=before)
+    computed = {finding.check: finding.measure for finding in alone.findings}
+
+    # The last preparation has no cache, so it makes the vectors of the sample as well.
+    assert calls == [60, 60, 60, 40]
+    assert cached == computed and "drift.embedding" in cached
+
+
 def test_preparation_copies_a_session_that_was_prepared_before(tmp_path: Path) -> None:
     calls: list[int] = []
 
