@@ -59,6 +59,11 @@ class PreparationConfig:
     """Size of this cache in gigabytes, above which the results that were unused for longest
     are deleted; 0 turns the cache off."""
 
+    vector_precision: str = setting("auto", one_of("auto", "float32", "int8"))
+    """Precision of the vectors by which rows are checked (outliers, wrong labels, drift) with
+    a BERT model on a CPU: `int8` computes with products of 8-bit integers, `auto` does where
+    the CPU has AVX-512 VNNI. Mining, training and scores are never computed so."""
+
     def __post_init__(self) -> None:
         check_settings("preparation", self)
 

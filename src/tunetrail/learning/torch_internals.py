@@ -5,11 +5,15 @@ test per name, so that an upgrade says which one has gone.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import PreTrainedModel
+
+# Its import takes longer than the vectors of a small session, which need the products here.
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def backward_pass_id() -> int:
@@ -26,6 +30,16 @@ def onednn_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")  # type: ignore[no-any-return]
 
 
+def integer_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return the product of two matrices of int8 as int32, exact.
+
+    Args:
+        left: [rows, inner].
+        right: [inner, columns].
+    """
+    return torch._int_mm(left, right)
+
+
 def undo_compile(module: nn.Module) -> None:
     """Let the submodules that `Module.compile` has compiled run uncompiled again."""
     for submodule in module.modules():
@@ -37,6 +51,6 @@ def set_last_rates(scheduler: LRScheduler, rates: Sequence[float]) -> None:
     scheduler._last_lr = list(rates)
 
 
-def attention_implementation(model: PreTrainedModel) -> str:
+def attention_implementation(model: "PreTrainedModel") -> str:
     """Return the name of the attention that a transformers model computes with."""
     return str(model.config._attn_implementation)

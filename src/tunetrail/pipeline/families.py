@@ -20,6 +20,7 @@ from tunetrail.deployment.flavors import EmbeddingFlavor, LanguageModelFlavor
 from tunetrail.errors import ConfigError, did_you_mean
 from tunetrail.evaluation.further_metrics import check_shape
 from tunetrail.extensions import FAMILIES
+from tunetrail.learning.embedding.quick_reader import quick_reader
 from tunetrail.learning.models.catalog import (
     EMBEDDING_MODELS,
     LANGUAGE_MODELS,
@@ -179,6 +180,7 @@ EMBEDDING = register_family(
         flavor=EmbeddingFlavor(),
         learner=_embedding_learner,
         reader=_embedding_reader,
+        row_reader=quick_reader,
         token_counter=_embedding_token_counter,
         row_vectors=query_vectors,
         score=score_embedding_model,

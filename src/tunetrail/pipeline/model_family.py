@@ -70,6 +70,9 @@ class ModelFamily:
             model does.
         reader: Takes settings; returns what loads models and gives `row_vectors`, without importing
             what trains them. None if the learner does.
+        row_reader: Takes settings and the folder of a model; returns a reader for the checks of
+            rows only, which takes less time, and whose `identity` tells its vectors from the
+            others. None if there is none, for this model or for any.
         row_vectors: Takes texts, after a reader or a learner and a model; returns cheap vectors, by
             which rows are checked before a training.
         score: Takes held-out records, the records of the corpus and the settings of the evaluation;
@@ -116,6 +119,7 @@ class ModelFamily:
     row_vectors: Callable[[Any, Any, Sequence[str]], Vectors]
     score: Callable[[Any, Any, Sequence[Record], Sequence[Record], EvaluationConfig], Scores]
     reader: Callable[[Settings], Any] | None = None
+    row_reader: Callable[[Settings, str], Any] | None = None
     score_primary: (
         Callable[[Any, Any, Sequence[Record], Sequence[Record], EvaluationConfig], Scores] | None
     ) = None

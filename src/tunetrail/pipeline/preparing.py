@@ -4,7 +4,9 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,16 +61,7 @@ def build_preparation(
 
     encoder = None
     if path is not None and counter is not None:
-        # Loaded when the first vectors are needed: with every row cached, that is never.
-        def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
-            # The first call imports what loads the model, and the library of its architecture.
-            with importing():
-                reader, model = family.reading(settings), models.load(family, path)
-            return family.row_vectors(reader, model, texts)
-
-        # The cache looks vectors up by it: vectors of another model must not be taken.
-        identity = vectors_identity(path, counter.identity)
-        encoder = TextEncoder(encode=vectors, identity=identity)
+        encoder = _text_encoder(family, settings, path, models, counter.identity)
 
     return Preparation(
         steps=steps,
@@ -79,6 +72,41 @@ def build_preparation(
         seed=settings.seed,
         objective_setting=family.objective_setting,
     )
+
+
+def _text_encoder(
+    family: ModelFamily, settings: Settings, path: str, models: ModelLoader, reading: str
+) -> TextEncoder:
+    """Return what makes the vectors by which rows are checked.
+
+    Args:
+        family: As for `build_preparation`, and so on.
+        settings: All that can be set.
+        path: The base model's folder.
+        models: Loads the base model.
+        reading: Identity of the token counter.
+    """
+    quick_reader: Any = family.row_reader(settings, path) if family.row_reader else None
+
+    @cache
+    def loaded_quickly() -> tuple[Any, Any]:
+        return quick_reader, quick_reader.load(path)
+
+    # A model is loaded when the first vectors are needed: with every row cached, that is never.
+    def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        # The first call imports what loads the model, and the library of its architecture.
+        with importing():
+            if quick_reader is not None:
+                reader, model = loaded_quickly()
+            else:
+                reader, model = family.reading(settings), models.load(family, path)
+        return family.row_vectors(reader, model, texts)
+
+    # The cache looks vectors up by it: vectors of another model or precision must not be taken.
+    identity = vectors_identity(path, reading)
+    if quick_reader is not None:
+        identity += quick_reader.identity
+    return TextEncoder(encode=vectors, identity=identity)
 
 
 def prepare_rows(

@@ -226,8 +226,11 @@ def test_prepare_help_names_the_files_and_the_groups(capsys: pytest.CaptureFixtu
     ("overrides", "unneeded"),
     [
         # The first call has written the vectors into the cache.
-        ([], {"torch", "transformers", "sentence_transformers", "pytorch_lightning", "mlflow"}),
-        (["preparation.cache_gigabytes=0"], {"pytorch_lightning", "mlflow"}),
+        ([], {"torch", "transformers", "pytorch_lightning", "mlflow", "sklearn", "scipy"}),
+        (
+            ["preparation.cache_gigabytes=0", "trainer=cpu"],
+            {"transformers", "sentence_transformers", "pytorch_lightning", "mlflow"},
+        ),
     ],
 )
 def test_prepare_imports_no_library_that_its_rows_do_not_need(

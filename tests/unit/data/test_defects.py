@@ -19,7 +19,7 @@ from tests.corpora.defects import TOKEN, row_level_sessions
 from tests.corpora.planting import WHOLE_SESSION, PlantedSession
 from tests.corpora.unusual import drift_sessions, vector_sessions
 
-from tunetrail.config import CleaningConfig, PreparationConfig, SplitConfig
+from tunetrail.config import CleaningConfig, PreparationConfig, Settings, SplitConfig
 from tunetrail.data import row_files
 from tunetrail.data.checks.row_vectors import Encode, TextEncoder
 from tunetrail.data.flow.chunk_steps import ChunkSteps
@@ -174,21 +174,25 @@ def test_cleaning_gives_back_the_text_that_was_damaged(tmp_path: Path) -> None:
     assert asked > 250 and right / asked >= TARGET
 
 
-@pytest.fixture(scope="session")
-def minilm_vectors() -> Encode:
-    """Unit vectors by MiniLM, which encodes each distinct text once."""
-    from sentence_transformers import SentenceTransformer
-
+@pytest.fixture(scope="session", params=["float32", "int8"])
+def minilm_vectors(request: pytest.FixtureRequest) -> Encode:
+    """Unit vectors by MiniLM in each precision, which encodes each distinct text once."""
+    from tunetrail.learning.embedding.quick_reader import quick_reader
     from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 
-    model = SentenceTransformer(resolve_model("minilm", EMBEDDING_MODELS).path, device="cpu")
+    settings = Settings()
+    settings.trainer.accelerator = "cpu"
+    settings.preparation.vector_precision = request.param
+    path = resolve_model("minilm", EMBEDDING_MODELS).path
+    reader = quick_reader(settings, path)
+    assert reader is not None
+    model = reader.load(path)
     known: dict[str, npt.NDArray[np.float32]] = {}
 
     def vectors(texts: Sequence[str]) -> npt.NDArray[np.float32]:
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
-            encoded = np.asarray(model.encode(new, normalize_embeddings=True), dtype=np.float32)
-            known.update(zip(new, encoded, strict=True))
+            known.update(zip(new, reader.vectors(model, new), strict=True))
         return np.stack([known[text] for text in texts])
 
     return vectors

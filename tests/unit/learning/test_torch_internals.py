@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM
 from tunetrail.learning.torch_internals import (
     attention_implementation,
     backward_pass_id,
+    integer_product,
     onednn_linear,
     set_last_rates,
     undo_compile,
@@ -38,6 +39,15 @@ def test_onednn_linear_is_a_linear_layer() -> None:
     output = onednn_linear(input, layer.weight, layer.bias)
 
     torch.testing.assert_close(output, layer(input))
+
+
+def test_integer_product_is_exact() -> None:
+    torch.manual_seed(0)
+    left, right = (torch.randint(-127, 128, size, dtype=torch.int8) for size in ((5, 64), (64, 8)))
+
+    product = integer_product(left, right)
+
+    assert product.dtype == torch.int32 and torch.equal(product, left.int() @ right.int())
 
 
 def test_undo_compile_lets_the_layer_itself_run() -> None:

@@ -14,25 +14,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.progress import track
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from tunetrail.learning.cpu_layers.linear import has_faster_products
 from tunetrail.learning.devices import to_device
+from tunetrail.learning.embedding.text_batches import ROW_MULTIPLE, SHOWN_FROM, encode_in_batches
 from tunetrail.learning.evaluation_mode import evaluating
 from tunetrail.learning.padding_free.attention import segment_attention_of
 from tunetrail.learning.padding_free.segments import concatenate
 from tunetrail.learning.tokens.tokenized import TokenizedTexts
-from tunetrail.learning.training.out_of_memory import compute_batches
-from tunetrail.reporting.progress import progress_console
 
 logger = logging.getLogger(__name__)
 
-TOKENS_PER_BATCH = 4096
-"""Tokens of an encoded batch: enough for full matrix products, few enough to stay in the caches."""
-ROW_MULTIPLE = 8
-"""Rows are filled up to a multiple of this if a product is compiled for each number of tokens."""
 _PROBES = [
     "a",
     "one two three",
@@ -40,10 +34,6 @@ _PROBES = [
 ]
 # Largest difference of vectors without padding, relative to the largest entry.
 _TOLERANCE = 1e-4
-# A rule of thumb for English: it only decides how full a batch is.
-_CHARACTERS_PER_TOKEN = 4
-SHOWN_FROM = 500
-"""Texts from which on encoding shows a progress bar."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,8 +205,7 @@ def encode_texts(
 ) -> npt.NDArray[np.float32]:
     """Return the vectors of texts, float32 [texts, dimensions], in their order.
 
-    Batches have about `TOKENS_PER_BATCH` tokens, long texts first. The model has to be in
-    evaluation mode.
+    The model has to be in evaluation mode.
 
     Args:
         encoder: The model's encoder.
@@ -228,25 +217,13 @@ def encode_texts(
     if not texts:
         return np.zeros((0, encoder.model.get_embedding_dimension() or 0), dtype=np.float32)
 
-    def encode_rows(rows: npt.NDArray[Any]) -> Tensor:
-        column = TextColumn(texts=[texts[row] for row in rows], prompt=prompt)
-        vectors = encoder([column])[0].float()
-        return (torch.nn.functional.normalize(vectors, dim=-1) if unit else vectors).cpu()
+    def encode_batch(batch: list[str]) -> Tensor:
+        return encoder([TextColumn(texts=batch, prompt=prompt)])[0]
 
-    # The longest first: if memory doesn't suffice, that shows at once.
-    lengths = np.array(list(map(len, texts)))
-    order = np.argsort(-lengths, kind="stable")
-    batches = _batches(order, lengths)
-    console = progress_console()
-    tracked = track(batches, "Encoding", console=console, transient=True, disable=not shown)
-    with torch.inference_mode():
-        _, encoded = zip(*compute_batches(tracked, encode_rows), strict=True)
+    vectors = encode_in_batches(encode_batch, texts, unit=unit, shown=shown)
     # These tokens are no cost of a training.
     encoder.forget()
-
-    result = np.empty((len(texts), encoded[0].shape[1]), dtype=np.float32)
-    result[order] = torch.cat(encoded).numpy()
-    return result
+    return vectors
 
 
 def encode_with_prompt(
@@ -257,14 +234,3 @@ def encode_with_prompt(
     without_padding = concatenating(model) if encoder.padding_free else nullcontext()
     with evaluating(model), without_padding:
         return encode_texts(encoder, texts, prompt, unit=unit, shown=len(texts) > SHOWN_FROM)
-
-
-def _batches(
-    order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
-) -> list[npt.NDArray[np.int64]]:
-    """Return the rows of each batch; tokens are estimated from the texts' characters."""
-    # Two special tokens each; the model cuts off a text that would fill more than a batch.
-    tokens = np.minimum(lengths[order] // _CHARACTERS_PER_TOKEN + 2, TOKENS_PER_BATCH)
-    # A text is in the batch in which its first token lies.
-    batch_of = (np.cumsum(tokens) - tokens) // TOKENS_PER_BATCH
-    return np.split(order, np.flatnonzero(np.diff(batch_of)) + 1)

@@ -51,7 +51,7 @@ class EmbeddingTokenCounter:
     def of_texts(self, texts: Sequence[str]) -> Counts:
         """Return the number of tokens of each text, special tokens included, [texts]."""
         # The fast form leaves out the tokens' offsets, which a count doesn't need.
-        encodings = _fast_tokenizer(self.path).encode_batch_fast(list(texts))
+        encodings = fast_tokenizer(self.path).encode_batch_fast(list(texts))
         return np.array(list(map(len, encodings)), dtype=np.int64)
 
     def of_records(self, records: Sequence[dict[str, Any]]) -> Counts:
@@ -90,7 +90,7 @@ class LanguageModelTokenCounter:
 
     def of_texts(self, texts: Sequence[str]) -> Counts:
         """Return the number of tokens of each text, without special tokens, [texts]."""
-        tokenizer = _fast_tokenizer(self.path)
+        tokenizer = fast_tokenizer(self.path)
         encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return np.array(list(map(len, encodings)), dtype=np.int64)
 
@@ -131,7 +131,16 @@ class LanguageModelTokenCounter:
 
 
 @functools.lru_cache(maxsize=4)
-def _fast_tokenizer(path: str) -> Tokenizer:
+def fast_tokenizer(path: str, most_tokens: int | None = None) -> Tokenizer:
+    """Return the tokenizer of a model folder, without transformers.
+
+    Args:
+        path: The folder.
+        most_tokens: Where it cuts texts, special tokens included; None for nowhere.
+
+    Raises:
+        ModelError: The folder has no fast tokenizer.
+    """
     file = _tokenizer_folder(path) / "tokenizer.json"
     if not file.is_file():
         raise ModelError(
@@ -139,8 +148,10 @@ def _fast_tokenizer(path: str) -> Tokenizer:
         )
     tokenizer = Tokenizer.from_file(str(file))
     # A saved tokenizer still has the limits of its last call, which would cap the counts.
-    tokenizer.no_truncation()
     tokenizer.no_padding()
+    tokenizer.no_truncation()
+    if most_tokens is not None:
+        tokenizer.enable_truncation(most_tokens)
     return tokenizer
 
 
