@@ -19,7 +19,6 @@ from tunetrail.learning.recovery.failures import (
     Recovery,
 )
 from tunetrail.learning.recovery.guards import AppliedRecovery, NonFiniteGuard
-from tunetrail.learning.recovery.signals import StopBetweenSteps
 from tunetrail.learning.training.averaging import averaging_callback
 from tunetrail.learning.training.callbacks import EndAtStep, MetricsReporter
 from tunetrail.learning.training.micro_batches import MicroBatchData
@@ -92,7 +91,6 @@ class Attempt:
             resumed=resume,
             recovery=recovery,
         )
-        self.signals = StopBetweenSteps(self.last)
         self.trainer = self._build_trainer(plan, batches)
 
     def run(self) -> None:
@@ -201,7 +199,7 @@ class Attempt:
             if self.training.early_stopping_patience and self.stopping.state_key not in states:
                 callbacks.append(self.stopping)
             callbacks.append(self.best)
-        return [*callbacks, self.last, self.signals]
+        return [*callbacks, self.last]
 
 
 def report_interval(training: TrainingConfig, batches: int) -> int:

@@ -86,7 +86,7 @@ def fit(
             error.__traceback__ = None
 
         # A signal may have come in the very step that failed.
-        attempt.signals.obey()
+        attempt.last.stop.obey()
         recovery, resume = attempt.go_on_after(failure)
         recovery = replace(recovery, seconds=attempt.last.seconds)
         # The optimizer's state as well, before the next attempt has one of its own.

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from tunetrail.errors import TrainingError
 from tunetrail.learning.lightning_internals import count_running_epoch, scale_batches
 from tunetrail.learning.recovery.failures import STATE, Recovery
+from tunetrail.learning.recovery.signals import StopRequest
 from tunetrail.learning.training.micro_batches import SharedBatch
 
 LAST = "last.ckpt"
@@ -22,11 +24,12 @@ _ITSELF = "itself"
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` after validations, every few steps, and when a training is stopped.
+    """Writes `last.ckpt` after validations, every few steps, and when a training is to stop.
 
     It does so in two places only: after an optimizer step that no validation follows, and after a
     validation. From there, Lightning continues exactly. Lightning calls callbacks of this kind
-    after all others, so the checkpoint contains what they know.
+    after all others, so the checkpoint contains what they know, and they have done their part when
+    the process obeys a signal here.
 
     A training whose loss is no longer finite goes back to the last checkpoint that was due, not to
     one of an interruption: the moment of an interruption must not change what is learnt. Before the
@@ -41,6 +44,7 @@ class LastCheckpoint(Checkpoint):
         recovery: What the training has changed so far to go on after failures.
 
     Attributes:
+        stop: The signal that the process is to obey between two steps.
         good: The last checkpoint that was due; None before the first, when it is the start.
     """
 
@@ -58,6 +62,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_at = self._begun = time.monotonic()
         self.resumed = resumed
         self.recovery = recovery or Recovery()
+        self.stop = StopRequest()
         self.good = resumed
         self._due = False
         self._saved_step = -1
@@ -123,6 +128,7 @@ class LastCheckpoint(Checkpoint):
             )
         trainer.should_stop = trainer.should_stop or self._is_stopping
         self._resumed_step = trainer.global_step
+        self.stop.install_handlers(trainer.world_size)
 
     def on_train_batch_end(
         self,
@@ -133,26 +139,31 @@ class LastCheckpoint(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Save if a checkpoint is due, unless a validation follows: it saves anyway."""
-        if not batch.ends_window or validation_follows(trainer, batch_idx):
+        if not batch.ends_window or _validation_follows(trainer, batch_idx):
             return
 
         if self.every_steps and trainer.global_step % self.every_steps == 0:
             self._save_due(trainer)
         elif self._is_overdue(trainer):
-            self.save_interrupted(trainer)
+            self._save_interrupted(trainer)
+        self._stop_if_asked(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
         if not trainer.sanity_checking:
             self._save_due(trainer)
+            self._stop_if_asked(trainer)
 
-    def save_interrupted(self, trainer: Trainer) -> None:
-        """Save although no checkpoint is due; call it in one of the two places only."""
-        if trainer.global_step == self._saved_step:
-            return
-        if trainer.is_global_zero:
-            self._keep_good()
-        self._save(trainer)
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Obey a signal that came after the last step."""
+        self.stop.obey()
+        self.stop.restore_handlers()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave signals to the process."""
+        self.stop.restore_handlers()
 
     def is_broken(self, failed_step: int) -> bool:
         """Tell whether the checkpoint that was resumed from may hold ruined weights.
@@ -186,9 +197,12 @@ class LastCheckpoint(Checkpoint):
             return False
         is_overdue = time.monotonic() - self._saved_at > self.every_seconds
         # The clocks of the ranks differ, but they have to save together.
-        if trainer.world_size > 1:
-            is_overdue = trainer.strategy.reduce_boolean_decision(is_overdue, all=False)
-        return is_overdue
+        return trainer.strategy.reduce_boolean_decision(is_overdue, all=False)
+
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        if self.stop.is_made(trainer):
+            self._save_interrupted(trainer)
+            self.stop.obey(otherwise=signal.SIGTERM)
 
     def _undivided(self, micro_batches: float) -> int:
         """Return the number of micro-batches before they are cut into parts."""
@@ -205,6 +219,14 @@ class LastCheckpoint(Checkpoint):
         self.good = self.path
         if trainer.is_global_zero:
             self._good_path.unlink(missing_ok=True)
+
+    def _save_interrupted(self, trainer: Trainer) -> None:
+        """Save although no checkpoint is due."""
+        if trainer.global_step == self._saved_step:
+            return
+        if trainer.is_global_zero:
+            self._keep_good()
+        self._save(trainer)
 
     def _keep_good(self) -> None:
         """Give the last good checkpoint a name of its own: its file is about to be replaced."""
@@ -235,7 +257,7 @@ class LastCheckpoint(Checkpoint):
                 unfinished.unlink(missing_ok=True)
 
 
-def validation_follows(trainer: Trainer, batch_index: int) -> bool:
+def _validation_follows(trainer: Trainer, batch_index: int) -> bool:
     """Tell whether the trainer validates right after this batch of the epoch."""
     if not trainer.enable_validation:
         return False

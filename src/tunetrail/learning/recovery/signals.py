@@ -1,4 +1,4 @@
-"""Obey signals that ask a training to stop between two steps, where a checkpoint can be saved."""
+"""Hold back signals that ask a training to stop, until it is between two steps."""
 
 import logging
 import signal
@@ -7,12 +7,8 @@ import time
 from types import FrameType
 from typing import Any, NoReturn
 
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-
-from tunetrail.learning.recovery.checkpoints import LastCheckpoint, validation_follows
-from tunetrail.learning.training.micro_batches import SharedBatch
 
 logger = logging.getLogger(__name__)
 
@@ -28,86 +24,57 @@ def ask_to_stop() -> None:
     _asked_to_stop.set()
 
 
-class StopBetweenSteps(Checkpoint):
-    """Finishes the running step before the process does what it does on SIGINT or SIGTERM.
+class StopRequest:
+    """Remembers SIGINT or SIGTERM, on which the process then does what it always does.
 
-    A validation that follows the step is finished as well, and a checkpoint is saved. With several
-    ranks, all of them stop after the same step, whichever received the signal. A second signal is
-    obeyed at once. Lightning calls callbacks of this kind last, so that all others have done their
-    part. Handles signals in the main thread only.
-
-    Args:
-        last: Saves the checkpoint.
+    With several ranks, all of them stop after the same step, whichever received the signal. A
+    second signal is obeyed at once. Handles signals in the main thread only.
     """
 
-    def __init__(self, last: LastCheckpoint) -> None:
-        self.last = last
+    def __init__(self) -> None:
         self._original_handlers: dict[int, Any] = {}
         self._received: int | None = None
         self._received_at = 0.0
         self._ranks = 1
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Install the handlers."""
-        self._ranks = trainer.world_size
+    def install_handlers(self, ranks: int) -> None:
+        """Begin to hold back signals, in a training of so many ranks."""
+        self._ranks = ranks
         # Python installs signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
             for signal_number in _STOPPING:
                 handler = signal.signal(signal_number, self._receive)
                 self._original_handlers[signal_number] = handler
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: SharedBatch,
-        batch_idx: int,
-    ) -> None:
-        """Stop if a signal asked for it, unless a validation follows."""
-        if batch.ends_window and not validation_follows(trainer, batch_idx):
-            self._stop_if_asked(trainer)
+    def restore_handlers(self) -> None:
+        """Leave signals to the handlers that were there before."""
+        for signal_number, handler in self._original_handlers.items():
+            signal.signal(signal_number, handler)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop if a signal asked for it."""
-        if not trainer.sanity_checking:
-            self._stop_if_asked(trainer)
+    def is_made(self, trainer: Trainer) -> bool:
+        """Tell whether any rank was asked to stop; all ranks have to call it."""
+        # Ranks receive a signal at different moments: without a vote, one would wait for ever.
+        is_asked = self._received is not None or _asked_to_stop.is_set()
+        return trainer.strategy.reduce_boolean_decision(is_asked, all=False)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Obey a signal that came after the last step, and restore the handlers."""
-        self.obey()
-        self._restore_handlers()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Restore the handlers."""
-        self._restore_handlers()
-
-    def obey(self) -> None:
+    def obey(self, otherwise: int | None = None) -> None:
         """Let the original handler act on the signal, if one was received.
+
+        Args:
+            otherwise: The signal if this rank has received none; None for nothing to do.
 
         Raises:
             KeyboardInterrupt: It was SIGINT, and the handler has returned, or there is none.
             SIGTERMException: The same of SIGTERM.
         """
-        if self._received is None:
+        signal_number = self._received or otherwise
+        if signal_number is None:
             return
 
-        signal_number, self._received = self._received, None
-        self._restore_handlers()
+        self._received = None
+        _asked_to_stop.clear()
+        self.restore_handlers()
         act_on_signal(signal_number, self._original_handlers.get(signal_number))
-
-    def _stop_if_asked(self, trainer: Trainer) -> None:
-        # Ranks receive a signal at different moments: without a vote, one would wait for ever.
-        is_asked = self._received is not None or _asked_to_stop.is_set()
-        if trainer.world_size > 1:
-            is_asked = trainer.strategy.reduce_boolean_decision(is_asked, all=False)
-        if is_asked:
-            self.last.save_interrupted(trainer)
-            _asked_to_stop.clear()
-            self._received = self._received or signal.SIGTERM
-            self.obey()
 
     def _receive(self, signal_number: int, frame: FrameType | None) -> None:
         if self._received is not None:
@@ -120,10 +87,6 @@ class StopBetweenSteps(Checkpoint):
         self._received, self._received_at = signal_number, time.monotonic()
         name = signal.Signals(signal_number).name
         logger.warning("%s: stopping after this step; a second signal stops at once", name)
-
-    def _restore_handlers(self) -> None:
-        for signal_number, handler in self._original_handlers.items():
-            signal.signal(signal_number, handler)
 
 
 def act_on_signal(signal_number: int, handler: Any) -> NoReturn:

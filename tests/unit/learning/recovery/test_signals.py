@@ -11,7 +11,6 @@ from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.fitting import fit
 from tunetrail.learning.recovery.checkpoints import LastCheckpoint
-from tunetrail.learning.recovery.signals import StopBetweenSteps
 from tunetrail.learning.training_plan import TrainingPlan
 
 PAIRS = [{"anchor": f"question {n}", "positive": f"the answer is {n * 7}"} for n in range(16)]
@@ -80,5 +79,5 @@ def test_the_process_own_handler_has_the_last_word(
 
 def test_signals_are_not_taken_outside_of_a_training(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    StopBetweenSteps(LastCheckpoint(tmp_path))
+    LastCheckpoint(tmp_path)
     assert signal.getsignal(signal.SIGTERM) is before
