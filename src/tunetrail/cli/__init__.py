@@ -22,6 +22,7 @@ from tunetrail.cli.output import add_output_options, options_last, printing
 from tunetrail.cli.spellings import COMPOSED_COMMANDS, as_options, as_overrides
 from tunetrail.cli.store_options import DATABASE_URLS, add_database
 from tunetrail.cli.terminal import plain_output, say
+from tunetrail.cli.torchrun import wait_for_first_process
 from tunetrail.cli.working_folder import check_working_folder
 from tunetrail.config.synonyms import COMMANDS as COMMAND_SYNONYMS
 from tunetrail.errors import TunetrailError, UserError, did_you_mean
@@ -138,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
         except Exception as error:
+            wait_for_first_process()
             if debug:
                 traceback.print_exc()
             say(error_line(error), sys.stderr)

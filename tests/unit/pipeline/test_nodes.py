@@ -386,6 +386,21 @@ def test_one_process_per_node() -> None:
         node_of({**SRUN, "SLURM_STEP_NUM_TASKS": "10"})
 
 
+@pytest.mark.processes
+def test_two_processes_of_a_machine_say_an_error_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command += ["-m", "tunetrail", "train", "session_id=s", "--cfg=job", "trainer.devces=2"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    ended = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert ended.returncode == 1
+    assert len(errors) == 1 and "trainer.devices" in errors[0], ended.stderr
+
+
 def test_nodes_that_nothing_has_started_are_refused() -> None:
     message = r"^trainer\.num_nodes must be the number of nodes .* \(none\), got 2\. Start `srun "
     with pytest.raises(ConfigError, match=message):
