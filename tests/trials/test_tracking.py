@@ -24,7 +24,7 @@ from tests.tracking import client_of
 
 from tunetrail.config import TrackingConfig, TrainingConfig
 from tunetrail.errors import ConfigError, TrackingError, state_after
-from tunetrail.learning.attempt import report_interval
+from tunetrail.learning.step_counts import report_interval
 from tunetrail.locks import file_lock
 from tunetrail.stores import system_metrics as system_metrics_module
 from tunetrail.stores.connection import make_engine, parse_url
@@ -527,7 +527,7 @@ def test_a_curve_has_enough_points_whatever_the_length(
 ) -> None:
     training = TrainingConfig(num_epochs=epochs, max_steps=max_steps, logging_steps=logging_steps)
     steps = max_steps if max_steps > 0 else epochs * batches
-    assert steps // report_interval(training, batches) == points
+    assert steps // report_interval(training, steps) == points
 
 
 # Metrics on their way

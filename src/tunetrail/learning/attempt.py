@@ -19,6 +19,7 @@ from tunetrail.learning.recovery.failures import (
     Recovery,
 )
 from tunetrail.learning.recovery.guards import AppliedRecovery, NonFiniteGuard
+from tunetrail.learning.step_counts import report_interval, steps_of_epoch
 from tunetrail.learning.training.averaging import averaging_callback
 from tunetrail.learning.training.callbacks import EndAtStep, MetricsReporter
 from tunetrail.learning.training.micro_batches import MicroBatchData
@@ -31,12 +32,9 @@ from tunetrail.learning.training.named_callbacks import (
 )
 from tunetrail.learning.training.precision import resolve_precision, tf32_products
 from tunetrail.learning.training.sharding import ShardedStrategy
-from tunetrail.learning.training.strategy import build_strategy, cluster_environment
+from tunetrail.learning.training.trainer import build_strategy, build_trainer
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.reporting.progress import console_settings, rich_console_kept
-
-# A curve of fewer points shows no course; more steps would hide what happens within them.
-_FEWEST_REPORTS, _MOST_STEPS_PER_REPORT = 20, 10
 
 
 class Attempt:
@@ -69,7 +67,7 @@ class Attempt:
         self.averaging = averaging_callback(
             averaging.kind, averaging.decay, averaging.start, module.total_steps
         )
-        self.report_interval = report_interval(training, batches)
+        self.report_interval = report_interval(training, module.total_steps)
         self.reporter = MetricsReporter(plan.on_metrics, self.report_interval)
         self.judges = can_judge(plan, data)
         self.stopping = EarlyStopping(
@@ -122,38 +120,31 @@ class Attempt:
         return recovery, self.last.good
 
     def _build_trainer(self, plan: TrainingPlan, batches: int) -> Trainer:
-        training = self.training
-        # Lightning counts the parts of a micro-batch, too.
-        parts = self.data.parts
-        accumulate = training.batches.accumulate * parts
-        steps_per_epoch = -(-batches // training.batches.accumulate)
-        max_epochs = training.num_epochs
-        if training.max_steps > 0:
-            max_epochs = math.ceil(training.max_steps / steps_per_epoch)
-            # Below one epoch, the epoch ends with the last step.
-            steps_per_epoch = min(training.max_steps, steps_per_epoch)
-            batches = min(training.max_steps * training.batches.accumulate, batches)
+        training, steps = self.training, self.module.total_steps
+        steps_per_epoch = steps_of_epoch(batches, training)
+        max_epochs = math.ceil(steps / steps_per_epoch)
+        # Below one epoch, the epoch ends with the last step.
+        steps_per_epoch = min(steps, steps_per_epoch)
+        batches = min(steps * training.batches.accumulate, batches)
 
         strategy = build_strategy(plan.trainer)
         # A whole number of windows, or the Trainer would validate within one.
         validation_steps = max(steps_per_epoch // training.validations_per_epoch, 1)
         is_once = training.validations_per_epoch == 1 or validation_steps == steps_per_epoch
-        return Trainer(
+        micro_batches_per_step = training.batches.accumulate * self.data.parts
+        return build_trainer(
+            training,
+            self.data,
+            self.precision,
             max_epochs=max_epochs,
             accelerator=plan.trainer.accelerator,
             devices=plan.trainer.devices,
             num_nodes=plan.num_nodes,
             strategy=strategy,
-            plugins=cluster_environment(),
             # Gathered weights would be tensors of inference, useless for the next step.
             inference_mode=not isinstance(strategy, ShardedStrategy),
-            # The sampler shares the rows out over the ranks itself.
-            use_distributed_sampler=False,
-            precision=self.precision,  # type: ignore[arg-type]
-            accumulate_grad_batches=accumulate,
-            gradient_clip_val=training.max_grad_norm or None,
-            val_check_interval=1.0 if is_once else validation_steps * accumulate,
-            limit_train_batches=batches * parts,
+            val_check_interval=1.0 if is_once else validation_steps * micro_batches_per_step,
+            limit_train_batches=batches * self.data.parts,
             limit_val_batches=1.0 if plan.validate else 0,
             # The preflight checks take the place of the sanity check.
             num_sanity_val_steps=0,
@@ -162,7 +153,6 @@ class Attempt:
             callbacks=self._callbacks(plan),
             # The reporter passes on the metrics of the training itself.
             logger=CallbackMetrics(plan.on_metrics) if plan.trainer.callbacks else False,
-            enable_model_summary=False,
             log_every_n_steps=self.report_interval,
             default_root_dir=plan.folder,
         )
@@ -200,16 +190,6 @@ class Attempt:
                 callbacks.append(self.stopping)
             callbacks.append(self.best)
         return [*callbacks, self.last]
-
-
-def report_interval(training: TrainingConfig, batches: int) -> int:
-    """Return the optimizer steps between two reports of a training with `batches` an epoch."""
-    if training.logging_steps:
-        return training.logging_steps
-    steps = training.max_steps
-    if steps <= 0:
-        steps = training.num_epochs * -(-batches // training.batches.accumulate)
-    return min(_MOST_STEPS_PER_REPORT, max(1, steps // _FEWEST_REPORTS))
 
 
 def can_judge(plan: TrainingPlan, data: MicroBatchData) -> bool:

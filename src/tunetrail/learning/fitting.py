@@ -21,6 +21,7 @@ from tunetrail.learning.recovery.failures import (
     recovery_of,
 )
 from tunetrail.learning.starting_weights import load_weights, restore_start, starting_weights
+from tunetrail.learning.step_counts import budgeted, steps_of_epoch, total_steps
 from tunetrail.learning.training.console import silence_lightning
 from tunetrail.learning.training.memory_settings import compile_model, enable_gradient_checkpointing
 from tunetrail.learning.training.micro_batches import MicroBatchData
@@ -65,7 +66,7 @@ def fit(
     _apply(recovery, module, data)
     # A micro-batch counts as one, into however many parts it is cut.
     batches = max(len(data.train_dataloader()) // data.parts, 1)
-    steps_per_epoch = -(-batches // training.batches.accumulate)
+    steps_per_epoch = steps_of_epoch(batches, training)
     training = _prepare(module, training, plan, steps_per_epoch)
     _warn_of_blind_validation(plan, data)
 
@@ -220,17 +221,3 @@ def optimization_settings(training: TrainingConfig) -> dict[str, Any]:
         "decay_ratio": training.decay_ratio,
         "optimizer": asdict(training.optimizer),
     }
-
-
-def total_steps(training: TrainingConfig, steps_per_epoch: int) -> int:
-    """Return the optimizer steps of a training."""
-    has_max_steps = training.max_steps > 0
-    return training.max_steps if has_max_steps else training.num_epochs * steps_per_epoch
-
-
-def budgeted(training: TrainingConfig, steps_per_epoch: int, budget: float) -> TrainingConfig:
-    """Return the training of a fold: a share of the steps, at least one, and of the warm-up."""
-    steps = max(1, round(total_steps(training, steps_per_epoch) * budget))
-    # A warm-up longer than half of the steps would never reach the learning rate.
-    warmup_steps = min(round(training.warmup_steps * budget), steps // 2)
-    return replace(training, max_steps=steps, warmup_steps=warmup_steps)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tunetrail.config import CrossValidationConfig, TrainingConfig
 from tunetrail.data.splits import Fold
-from tunetrail.learning.fitting import budgeted
+from tunetrail.learning.step_counts import budgeted, steps_of_epoch
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.reporting.readable import counted
 
@@ -100,11 +100,6 @@ def batches_per_epoch(prepared: PreparedRows, training: TrainingConfig) -> float
         tokens_per_row = float(prepared.train["token_count"].clip(lower=1).mean())
         return rows * tokens_per_row / training.batches.tokens
     return rows / training.rows_per_batch
-
-
-def steps_of_epoch(batches: float, training: TrainingConfig) -> int:
-    """Return the optimizer steps of an epoch with this many batches."""
-    return math.ceil(math.ceil(batches) / training.batches.accumulate)
 
 
 def steps_of_training(batches: float, training: TrainingConfig, budget: float = 1.0) -> int:

@@ -13,8 +13,9 @@ from tunetrail.errors import TrainingError
 from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.fit_result import FitResult
-from tunetrail.learning.fitting import budgeted, fit, optimization_settings
+from tunetrail.learning.fitting import fit, optimization_settings
 from tunetrail.learning.starting_weights import load_weights
+from tunetrail.learning.step_counts import budgeted
 from tunetrail.learning.training.micro_batches import SharedBatch
 from tunetrail.learning.training_plan import TrainingPlan
 

@@ -4,7 +4,7 @@ Whatever a trial does to a module stays with it, so it gets a module of its own.
 """
 
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from tunetrail.config import TrainingConfig
@@ -14,7 +14,7 @@ from tunetrail.learning.training.memory_settings import enable_gradient_checkpoi
 from tunetrail.learning.training.micro_batches import MicroBatchData
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.precision import resolve_precision, tf32_products
-from tunetrail.learning.training.strategy import cluster_environment
+from tunetrail.learning.training.trainer import build_trainer
 
 
 def run_trial(
@@ -41,24 +41,20 @@ def run_trial(
 
     precision = resolve_precision(training.precision, training.use_mixed_precision, device.type)
     with isolate_rng(), tf32_products(precision, device.type):
-        trainer = Trainer(
+        trainer = build_trainer(
+            training,
+            data,
+            precision,
             # `max_steps` ends the trial.
             max_epochs=-1,
             max_steps=max_steps,
             accelerator=device.type,
             devices=1,
-            plugins=cluster_environment(),
-            use_distributed_sampler=False,
-            precision=precision,  # type: ignore[arg-type]
-            # Lightning counts the parts of a micro-batch, too.
-            accumulate_grad_batches=training.batches.accumulate * data.parts,
-            gradient_clip_val=training.max_grad_norm or None,
             limit_val_batches=0,
             callbacks=[callback],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
-            enable_model_summary=False,
         )
 
         # Models are loaded in evaluation mode, in which dropout is off.

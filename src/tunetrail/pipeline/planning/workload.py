@@ -9,12 +9,8 @@ import pandas as pd
 
 from tunetrail.config import Settings, TrainingConfig
 from tunetrail.data.splits import make_folds
-from tunetrail.pipeline.fold_costs import (
-    affordable_folds,
-    batches_per_epoch,
-    steps_of_epoch,
-    steps_of_training,
-)
+from tunetrail.learning.step_counts import steps_of_epoch
+from tunetrail.pipeline.fold_costs import affordable_folds, batches_per_epoch, steps_of_training
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.plain_values import plain_values
 

@@ -1,8 +1,10 @@
-"""Tell Lightning's Trainer how the ranks of a training share the work, and who has started them."""
+"""Build Lightning's Trainer: what every training and trial needs, and how ranks share the work."""
 
 import os
 from datetime import timedelta
+from typing import Any
 
+from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
     ClusterEnvironment,
     LightningEnvironment,
@@ -10,9 +12,35 @@ from pytorch_lightning.plugins.environments import (  # type: ignore[attr-define
 )
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
+from tunetrail.config import TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import AUTO
+from tunetrail.learning.training.micro_batches import MicroBatchData
 from tunetrail.learning.training.sharding import FSDP, ShardedStrategy
+
+
+def build_trainer(
+    training: TrainingConfig, data: MicroBatchData, precision: str, **options: Any
+) -> Trainer:
+    """Return a Trainer that accumulates, clips and computes as a training is configured.
+
+    Args:
+        training: The settings.
+        data: The micro-batches, which may be cut into parts.
+        precision: Lightning's name of the precision.
+        options: Further arguments of the Trainer.
+    """
+    return Trainer(
+        plugins=_cluster_environment(),
+        # The sampler shares the rows out over the ranks itself.
+        use_distributed_sampler=False,
+        precision=precision,  # type: ignore[arg-type]
+        # Lightning counts the parts of a micro-batch, too.
+        accumulate_grad_batches=training.batches.accumulate * data.parts,
+        gradient_clip_val=training.max_grad_norm or None,
+        enable_model_summary=False,
+        **options,
+    )
 
 
 def build_strategy(trainer: TrainerConfig) -> Strategy | str:
@@ -25,7 +53,7 @@ def build_strategy(trainer: TrainerConfig) -> Strategy | str:
     return ShardedStrategy(timeout) if trainer.strategy == FSDP else DDPStrategy(timeout=timeout)
 
 
-def cluster_environment() -> ClusterEnvironment:
+def _cluster_environment() -> ClusterEnvironment:
     """Return the Trainer's cluster environment.
 
     Left to itself, Lightning would take any process within an allocation of SLURM for one of its
