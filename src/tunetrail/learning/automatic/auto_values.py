@@ -299,11 +299,7 @@ def _trial_training(training: TrainingConfig) -> TrainingConfig:
 
 
 def _log_batch_size(result: BatchSizeResult, remark: str) -> None:
-    speed = 0.0
-    for candidate in result.measured:
-        if candidate.rows == result.rows_at_once:
-            speed = candidate.tokens_per_second
-
+    speed = result.chosen.tokens_per_second if result.chosen else 0.0
     mini_batches = f" in mini-batches of {result.mini_batch_size}" if result.mini_batch_size else ""
     devices = f" over {result.devices} devices" if result.devices > 1 else ""
     logger.info(

@@ -73,12 +73,14 @@ class BatchSizeResult:
         return self.mini_batch_size or -(-self.batch_size // self.devices)
 
     @property
+    def chosen(self) -> MeasuredBatch | None:
+        """What was measured of these rows; None if nothing was."""
+        return next((batch for batch in self.measured if batch.rows == self.rows_at_once), None)
+
+    @property
     def memory_bytes(self) -> int:
         """Memory that it takes on each device, as measured; 0 if nothing was measured."""
-        for candidate in self.measured:
-            if candidate.rows == self.rows_at_once:
-                return candidate.memory_bytes
-        return 0
+        return self.chosen.memory_bytes if self.chosen else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

@@ -71,32 +71,14 @@ class LastCheckpoint(Checkpoint):
         self._resumed_good = self._is_stopping = False
         self._batches: tuple[int, int] | None = None
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return which checkpoint is the good one, and the recovery."""
-        good = _ITSELF if self._due else GOOD if self.good else ""
-        recovery = replace(self.recovery, seconds=self.seconds)
-        return {"good": good, STATE: recovery.to_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore which checkpoint is the good one.
-
-        If `good.ckpt` is gone, it is the checkpoint that the training resumes from.
-        """
-        self._resumed_good = state_dict["good"] == _ITSELF
-        self._is_stopping = state_dict["stopping"]
-        self._batches = (state_dict["batches_per_epoch"], state_dict["batches_per_step"])
-
-        if not state_dict["good"]:
-            self.good = None
-        elif state_dict["good"] == GOOD and self._good_path.exists():
-            self.good = self._good_path
-
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Store whether the training was about to stop, which Lightning doesn't."""
+        """Store the recovery, and whether the training was about to stop: Lightning doesn't."""
+        good = _ITSELF if self._due else GOOD if self.good else ""
         checkpoint["callbacks"][self.state_key] = {
-            **self.state_dict(),
+            "good": good,
+            STATE: replace(self.recovery, seconds=self.seconds).to_dict(),
             "stopping": trainer.should_stop,
             "batches_per_epoch": self._undivided(trainer.num_training_batches),
             "batches_per_step": self._undivided(trainer.accumulate_grad_batches),
@@ -105,11 +87,23 @@ class LastCheckpoint(Checkpoint):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Count micro-batches as this training does, which may cut them into more parts."""
+        """Restore which checkpoint is the good one, and count micro-batches as this training does.
+
+        It may cut them into more parts. If `good.ckpt` is gone, the good checkpoint is the one that
+        the training resumes from.
+        """
+        state = checkpoint["callbacks"][self.state_key]
+        self._resumed_good = state["good"] == _ITSELF
+        self._is_stopping = state["stopping"]
+        self._batches = (state["batches_per_epoch"], state["batches_per_step"])
+        if not state["good"]:
+            self.good = None
+        elif state["good"] == GOOD and self._good_path.exists():
+            self.good = self._good_path
+
         fit_loop = checkpoint["loops"]["fit_loop"]
         count_running_epoch(fit_loop)
-        state = checkpoint["callbacks"][self.state_key][STATE]
-        scale_batches(fit_loop, self.recovery.parts, state["parts"])
+        scale_batches(fit_loop, self.recovery.parts, state[STATE]["parts"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at once if the checkpoint was written when the training was about to stop.
@@ -209,7 +203,7 @@ class LastCheckpoint(Checkpoint):
         return int(micro_batches) // self.recovery.parts
 
     def _save_due(self, trainer: Trainer) -> None:
-        # `state_dict` is called while the file is written.
+        # `on_save_checkpoint` is called while the file is written.
         self._due = True
         try:
             self._save(trainer)

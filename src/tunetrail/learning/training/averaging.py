@@ -73,29 +73,14 @@ class WeightAveraging(Callback):
         self.first_step = first_step
         self.updates = 0
         self._step = 0
-        self._weights: dict[str, nn.Parameter] = {}
         self._averages: list[Tensor] = []
 
         # The optimizer's weights while the module shows the averages.
         self._set_aside: list[Tensor] = []
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the trained weights."""
-        if stage != "fit":
-            return
-
-        self._find_weights(pl_module)
-        self._set_aside = []
-        self.updates, self._step, self._averages = 0, 0, []
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the weights again: sharding has replaced them."""
-        self._find_weights(pl_module)
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move averages from a checkpoint to the device of the weights."""
-        pairs = zip(self._averages, self._weights.values(), strict=False)
-        self._averages = [average.to(weight.device) for average, weight in pairs]
+        self._averages = [average.to(pl_module.device) for average in self._averages]
 
     def on_train_batch_end(
         self,
@@ -113,7 +98,8 @@ class WeightAveraging(Callback):
 
         self._step = step
         # In float32: small changes would vanish in the precision of bf16 weights.
-        weights = [weight.detach().to(torch.float32) for weight in self._weights.values()]
+        trained = _trained_weights(pl_module).values()
+        weights = [weight.detach().to(torch.float32) for weight in trained]
         if self.updates:
             self.update(self._averages, weights, self.updates)
         else:
@@ -122,26 +108,26 @@ class WeightAveraging(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the averaged weights."""
-        self._show_averages()
+        self._show_averages(pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Return the optimizer's weights to the module."""
-        self._show_weights()
+        self._show_weights(pl_module)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Return the optimizer's weights to the module if a validation failed."""
-        self._show_weights()
+        self._show_weights(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the averaged weights in the module."""
-        self._show_averages()
+        self._show_averages(pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Free the memory."""
         if stage == "fit":
-            self._weights, self._averages, self._set_aside = {}, [], []
+            self._averages, self._set_aside = [], []
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -150,17 +136,18 @@ class WeightAveraging(Callback):
         if not self._averages:
             return
 
-        weights = self._set_aside or [weight.detach() for weight in self._weights.values()]
+        trained = _trained_weights(pl_module)
+        weights = self._set_aside or [weight.detach() for weight in trained.values()]
         whole_averages = list(map(whole, self._averages))
         checkpoint["averaging"] = {
             "updates": self.updates,
             "step": self._step,
-            "averages": dict(zip(self._weights, whole_averages, strict=True)),
-            "current": dict(zip(self._weights, map(whole, weights), strict=True)),
+            "averages": dict(zip(trained, whole_averages, strict=True)),
+            "current": dict(zip(trained, map(whole, weights), strict=True)),
         }
 
         # By identity, because tied weights have two names.
-        averages = dict(zip(map(id, self._weights.values()), whole_averages, strict=True))
+        averages = dict(zip(map(id, trained.values()), whole_averages, strict=True))
         for name, parameter in pl_module.named_parameters(remove_duplicate=False):
             if id(parameter) in averages:
                 checkpoint["state_dict"][name] = averages[id(parameter)].to(parameter.dtype)
@@ -176,29 +163,29 @@ class WeightAveraging(Callback):
         # The module holds the averaged weights by now, from `state_dict`.
         self.updates, self._step = saved["updates"], saved["step"]
         self._averages, current = [], []
-        for name, weight in self._weights.items():
+        for name, weight in _trained_weights(pl_module).items():
             self._averages.append(sliced_like(weight, saved["averages"][name].clone()))
             current.append(sliced_like(weight, saved["current"][name]))
-        _copy(current, self._weights.values())
+        _set_weights(pl_module, current)
 
-    def _find_weights(self, module: nn.Module) -> None:
-        self._weights = {}
-        for name, weight in module.named_parameters():
-            if weight.requires_grad:
-                self._weights[name] = weight
-
-    def _show_averages(self) -> None:
+    def _show_averages(self, module: nn.Module) -> None:
         if self._averages and not self._set_aside:
-            self._set_aside = [weight.detach().clone() for weight in self._weights.values()]
-            _copy(self._averages, self._weights.values())
+            trained = _trained_weights(module).values()
+            self._set_aside = [weight.detach().clone() for weight in trained]
+            _set_weights(module, self._averages)
 
-    def _show_weights(self) -> None:
+    def _show_weights(self, module: nn.Module) -> None:
         if self._set_aside:
-            _copy(self._set_aside, self._weights.values())
+            _set_weights(module, self._set_aside)
             self._set_aside = []
 
 
+def _trained_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the trained weights by name; sharding replaces them before the first step."""
+    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+
+
 @torch.no_grad()
-def _copy(values: Iterable[Tensor], parameters: Iterable[nn.Parameter]) -> None:
-    for value, parameter in zip(values, parameters, strict=True):
-        parameter.copy_(value)
+def _set_weights(module: nn.Module, values: Iterable[Tensor]) -> None:
+    for value, weight in zip(values, _trained_weights(module).values(), strict=True):
+        weight.copy_(value)

@@ -167,8 +167,9 @@ class TrainedModule(LightningModule):
         self.window.append(batch.batch)
         self._window_loss = self._window_loss + loss.detach()
         if batch.ends_window:
-            self._window_loss = outputs["window_loss"] = self._mean_over_ranks(self._window_loss)
+            self._window_loss = self.trainer.strategy.reduce(self._window_loss, reduce_op="mean")
             self.log("train/loss", self._window_loss)
+            outputs["window_loss"] = self._window_loss
         # Lightning divides by `accumulate`, in a shorter window as well; the weight has done so.
         return outputs
 
@@ -263,10 +264,9 @@ class TrainedModule(LightningModule):
             # A new tensor for each measure: it is added up in place.
             nothing = torch.zeros((), device=self.device)
             sums[name] = self._sum_over_ranks(self._measure_sums.get(name, nothing))
-        # All ranks have the same values; Lightning wants to be told.
-        is_shared = self.trainer.world_size > 1
         for name, value in self.metrics_of(sums, weight).items():
-            self.log(f"val/{name}", value, prog_bar=name == "loss", sync_dist=is_shared)
+            # All ranks have the same values; Lightning wants to be told.
+            self.log(f"val/{name}", value, prog_bar=name == "loss", sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the schedule over all steps."""
@@ -277,12 +277,6 @@ class TrainedModule(LightningModule):
         fused = not scales_gradients(str(self.trainer.precision))
         settings = {"fused": fused, **self.optimization}
         return configure_optimizer(self, **settings, total_steps=steps)
-
-    def _mean_over_ranks(self, value: Tensor) -> Tensor:
-        if self.trainer.world_size == 1:
-            return value
-        mean: Tensor = self.trainer.strategy.reduce(value, reduce_op="mean")
-        return mean
 
     def _sum_over_ranks(self, value: Any) -> Any:
         if self.trainer.world_size == 1:

@@ -37,8 +37,7 @@ class MonitoredMetric(Callback):
         module: Any = pl_module
         # All ranks encode a share, and all measure, but their decisions must not differ by a bit.
         value = value_of_first_rank(self._measure(module.encode))
-        is_shared = trainer.world_size > 1
-        module.log(self.monitor.key, value, prog_bar=True, sync_dist=is_shared)
+        module.log(self.monitor.key, value, prog_bar=True, sync_dist=True)
 
     def _measure(self, encode: Encode) -> float:
         def encode_finite(texts: Sequence[str], role: str = QUERY) -> NDArray:

@@ -305,8 +305,7 @@ class StopAfterStep(Callback):
         if not batch.ends_window:
             return
 
-        if trainer.world_size > 1:
-            self._is_asked = trainer.strategy.reduce_boolean_decision(self._is_asked, all=False)
+        self._is_asked = trainer.strategy.reduce_boolean_decision(self._is_asked, all=False)
         if self._is_asked:
             trainer.should_stop = True
             logger.info("training ends after step %d: a callback asks for it", trainer.global_step)
