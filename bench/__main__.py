@@ -30,6 +30,7 @@ BENCHMARKS = (
     "encode",
     "gradcache",
     "overhead",
+    "ranks",
     "tracking",
     "plan",
 )

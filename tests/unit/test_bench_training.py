@@ -8,6 +8,7 @@ import torch
 from bench.engine.clock import StepClock, Window
 from bench.engine.figures import OURS, Targets, comparison
 from bench.engine.flops import ModelSize, size_of, training_flops
+from bench.engine.ranks import seconds_within_epochs
 from bench.engine.tasks import Measured, Task, timed
 from bench.fresh import Arm, ArmError, called_fresh, interleaved, require
 from bench.memory import peak_resident
@@ -291,6 +292,33 @@ def test_encoding_through_tunetrail_gives_the_vectors_of_sentence_transformers(
     np.testing.assert_allclose(
         np.load(tmp_path / "one.npy"), np.load(tmp_path / "other.npy"), atol=1e-5
     )
+
+
+def test_seconds_of_steps_leave_out_the_first_epoch_and_validations():
+    moments = {1: 0.0, 2: 5.0, 3: 6.0, 4: 9.0, 5: 10.0, 6: 12.0, 7: 20.0, 8: 21.0, 9: 22.0}
+
+    assert seconds_within_epochs(moments, steps_per_epoch=3) == [1.0, 2.0, 1.0, 1.0]
+
+
+@pytest.mark.slow
+def test_two_ranks_do_the_work_of_one(tmp_path, tiny_embedding_model):
+    task = task_of(
+        tmp_path, tiny_embedding_model, PAIRS, shape="pair", loss="multiple_negatives_ranking"
+    ).to_dict()
+    one, two = (
+        called_fresh(
+            Arm(
+                name=f"{ranks} ranks",
+                function="bench.engine.ranks:train_on_ranks",
+                arguments={"task": task, "ranks": ranks},
+            )
+        )
+        for ranks in (1, 2)
+    )
+
+    assert two["rows_per_second"] > 0
+    # The ranks draw dropout of their own.
+    assert two["held_out_loss"] == pytest.approx(one["held_out_loss"], rel=0.05)
 
 
 @pytest.mark.slow
