@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from tunetrail.config import AdapterConfig, BatchesConfig, MemoryConfig
 from tunetrail.learning.devices import to_device
 from tunetrail.learning.flops import measured_peak
-from tunetrail.learning.load_errors import is_out_of_memory
+from tunetrail.learning.out_of_memory import is_out_of_memory
 
 pytestmark = [
     pytest.mark.gpu,

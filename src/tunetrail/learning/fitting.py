@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.memory import garbage_collection_cuda
 from tunetrail.config import TrainingConfig
 from tunetrail.learning.attempt import Attempt, can_judge
 from tunetrail.learning.fit_result import FitResult
-from tunetrail.learning.load_errors import is_out_of_memory
+from tunetrail.learning.out_of_memory import is_out_of_memory
 from tunetrail.learning.preflight.checks import NO_FAMILY_CHECKS, FamilyChecks
 from tunetrail.learning.recovery.failures import (
     FullMemoryError,

@@ -14,8 +14,8 @@ from tunetrail.data.flow.prepared import PreparedSession
 from tunetrail.deployment.registry import Registry
 from tunetrail.errors import naming_section
 from tunetrail.learning.models.catalog import ResolvedModel
+from tunetrail.learning.out_of_memory import explaining_full_memory
 from tunetrail.learning.training.callbacks import MetricsSink
-from tunetrail.learning.training.out_of_memory import explaining_full_memory
 from tunetrail.pipeline.corpus_file import corpus_documents
 from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.general_file import GeneralFile, read_general_file

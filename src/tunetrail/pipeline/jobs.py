@@ -36,11 +36,11 @@ from tunetrail.errors import TrainingError, UserError
 from tunetrail.evaluation.score_files import read_scores, write_scores
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.automatic.auto_values import AutoValues
-from tunetrail.learning.automatic.memory_meter import collect_memory
 from tunetrail.learning.devices import computing_device, device_count
 from tunetrail.learning.fit_result import FitResult
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.lightning_internals import no_time_left
+from tunetrail.learning.memory_meter import collect_memory
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.monitored import Monitor
 from tunetrail.learning.training.named_callbacks import logging_to

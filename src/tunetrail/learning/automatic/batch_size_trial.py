@@ -15,14 +15,14 @@ from tunetrail.learning.automatic.batch_size_finder import (
     BatchSizeResult,
     find_batch_size,
 )
-from tunetrail.learning.automatic.memory_meter import (
+from tunetrail.learning.memory_meter import (
     collect_memory,
     free_memory,
     held_memory,
     peak_memory,
     release_memory,
 )
-from tunetrail.learning.load_errors import is_out_of_memory
+from tunetrail.learning.out_of_memory import is_out_of_memory
 from tunetrail.learning.training.console import progress_bar
 from tunetrail.learning.training.micro_batches import MicroBatchLoader, SharedBatch
 from tunetrail.learning.training.module import TrainedModule

@@ -8,7 +8,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from tunetrail.learning.training.out_of_memory import RowIndices, compute_batches
+from tunetrail.learning.out_of_memory import RowIndices, compute_batches
 from tunetrail.reporting.progress import progress_console
 
 TOKENS_PER_BATCH = 4096

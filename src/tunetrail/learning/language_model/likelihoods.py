@@ -13,9 +13,9 @@ from tunetrail.learning.devices import placed_on
 from tunetrail.learning.language_model.forward import LanguageForward, build_forward, concatenating
 from tunetrail.learning.language_model.learnable import supervised_examples
 from tunetrail.learning.language_model.model import LanguageModel
+from tunetrail.learning.out_of_memory import compute_batches
 from tunetrail.learning.tokens.chat import TokenizedExample, example_lengths, supervised_counts
 from tunetrail.learning.training.batching import length_batches
-from tunetrail.learning.training.out_of_memory import compute_batches
 from tunetrail.reporting.progress import progress_console
 
 NDArray = np.ndarray[Any, np.dtype[Any]]

@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
+from tunetrail.learning.out_of_memory import RowIndices, compute_batches
 from tunetrail.learning.training.batching import length_batches
-from tunetrail.learning.training.out_of_memory import RowIndices, compute_batches
 from tunetrail.reporting.progress import progress_console
 
 # What tokens decode to that end within a character.

@@ -13,8 +13,8 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from tunetrail.config import TrainingConfig
 from tunetrail.errors import SampleError, TrainingError
 from tunetrail.learning.automatic.batch_size_trial import ModuleProbe, state_bytes
-from tunetrail.learning.automatic.memory_meter import free_memory, release_memory
-from tunetrail.learning.load_errors import is_out_of_memory
+from tunetrail.learning.memory_meter import free_memory, release_memory
+from tunetrail.learning.out_of_memory import is_out_of_memory
 from tunetrail.learning.preflight.findings import PreflightFinding, error, ok, warning
 from tunetrail.learning.recovery.failures import FullMemoryError
 from tunetrail.learning.training.module import TrainedModule

@@ -20,9 +20,9 @@ from tunetrail.data.rows import records_of, stacked_rows
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.automatic.auto_values import AutoValues
-from tunetrail.learning.automatic.memory_meter import collect_memory, peak_memory
 from tunetrail.learning.devices import computing_device
 from tunetrail.learning.learner import Learner
+from tunetrail.learning.memory_meter import collect_memory, peak_memory
 from tunetrail.learning.training.monitored import Monitor
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.pipeline.fold_costs import SCORING_COST

@@ -17,9 +17,9 @@ from tunetrail.data.rows import records_of, stacked_rows
 from tunetrail.data.splits import Split
 from tunetrail.learning.automatic.auto_values import AutoValues
 from tunetrail.learning.automatic.learning_rate_finder import STEPS as SEARCH_STEPS
-from tunetrail.learning.automatic.memory_meter import free_memory, held_memory
 from tunetrail.learning.devices import computing_device
 from tunetrail.learning.learner import Learner
+from tunetrail.learning.memory_meter import free_memory, held_memory
 from tunetrail.learning.models.catalog import ResolvedModel
 from tunetrail.pipeline.corpus_file import corpus_documents
 from tunetrail.pipeline.fold_costs import SCORING_COST

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tunetrail.errors import ConfigError, TrainingError
-from tunetrail.learning.training.out_of_memory import (
+from tunetrail.learning.out_of_memory import (
     RowIndices,
     compute_batches,
     explaining_full_memory,

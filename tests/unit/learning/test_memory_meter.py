@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tunetrail.learning.automatic import memory_meter
-from tunetrail.learning.automatic.memory_meter import (
+from tunetrail.learning.memory_meter import (
     control_group_room,
     free_memory,
     held_memory,
@@ -58,7 +58,7 @@ def test_without_any_limit_the_machines_memory_is_free(
 def test_the_limit_of_the_address_space_counts() -> None:
     code = (
         "import resource, torch\n"
-        "from tunetrail.learning.automatic.memory_meter import address_space_room, free_memory\n"
+        "from tunetrail.learning.memory_meter import address_space_room, free_memory\n"
         "before = address_space_room()\n"
         "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (held + 300 * 2**20, resource.RLIM_INFINITY))\n"

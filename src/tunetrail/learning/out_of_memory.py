@@ -1,4 +1,4 @@
-"""Explain a full memory to people, and compute batches in smaller parts."""
+"""Recognise a full memory, explain it to people, and compute batches in smaller parts."""
 
 import logging
 from collections import deque
@@ -8,14 +8,31 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from tunetrail.errors import TrainingError, first_line
-from tunetrail.learning.load_errors import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
 RowIndices = npt.NDArray[np.integer[Any]]
 Result = TypeVar("Result")
+
+# What a file that can't be mapped, oneDNN and C++ report; Lightning recognises the rest.
+_FULL = ("Cannot allocate memory", "could not create a primitive", "std::bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that the memory of the device or of the machine is full."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if not isinstance(error, OSError | RuntimeError):
+        return False
+
+    # Only now: whoever just applies a model does without Lightning, whose import takes seconds.
+    from pytorch_lightning.utilities.memory import is_oom_error
+
+    message = str(error)
+    return is_oom_error(RuntimeError(message)) or any(phrase in message for phrase in _FULL)
 
 
 @contextmanager
