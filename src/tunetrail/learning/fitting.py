@@ -150,16 +150,8 @@ def _apply(recovery: Recovery, module: TrainedModule, data: MicroBatchData) -> N
 
 def _result(attempt: Attempt, steps_per_epoch: int) -> FitResult:
     """Return what a training did whose last attempt has ended."""
-    score, recovery = attempt.best.best_model_score, attempt.recovery
-    history, monitor = attempt.reporter.history, attempt.best.monitor or "val/loss"
-    best_value = best_step = best_loss = None
-    if score is not None:
-        best_value = float(score)
-        # Of equal values, the first with the lowest loss, as `BestWeights` keeps it.
-        loss_of_step = dict(history["val/loss"])
-        ties = [step for step, value in history[monitor] if value == best_value]
-        best_step = min(ties, key=loss_of_step.__getitem__, default=None)
-        best_loss = None if best_step is None else loss_of_step[best_step]
+    best, recovery = attempt.best, attempt.recovery
+    score = best.best_model_score
     # `stopped_epoch` wouldn't do: it is 0 in the first epoch, too.
     reasons = [stop.stopping_reason_message for stop in attempt.trainer.early_stopping_callbacks]
 
@@ -169,11 +161,11 @@ def _result(attempt: Attempt, steps_per_epoch: int) -> FitResult:
         seconds=round(attempt.last.seconds, 3),
         precision=str(attempt.trainer.precision),
         stopped_early=any(reasons),
-        best_validation_loss=best_loss,
-        monitor=monitor,
-        best_value=best_value,
-        best_step=best_step,
-        history=history,
+        best_validation_loss=None if best.best_step is None else best.best_loss,
+        monitor=best.monitor or "val/loss",
+        best_value=None if score is None else float(score),
+        best_step=best.best_step,
+        history=attempt.reporter.history,
         rewinds=recovery.rewinds,
         skipped_rows=recovery.skipped_rows,
         preflight=attempt.preflight.report,

@@ -63,6 +63,10 @@ class BestWeights(ModelCheckpoint):
     Args:
         folder: Folder of the file, `best.ckpt`.
         monitor: The metric.
+
+    Attributes:
+        best_step: Optimizer steps that the weights had been trained for; None before the first.
+        best_loss: Their validation loss.
     """
 
     def __init__(self, folder: Path, monitor: Monitor) -> None:
@@ -74,26 +78,28 @@ class BestWeights(ModelCheckpoint):
             enable_version_counter=False,
             save_on_train_epoch_end=False,
         )
-        self._best_loss = math.inf
+        self.best_step: int | None = None
+        self.best_loss = math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state with the loss of the best weights, so that a resumed run goes on."""
-        return {**super().state_dict(), "best_loss": self._best_loss}
+        """Return the state, with step and loss of the best weights for a resumed run."""
+        best = {"best_step": self.best_step, "best_loss": self.best_loss}
+        return {**super().state_dict(), **best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state."""
         super().load_state_dict(state_dict)
-        self._best_loss = state_dict["best_loss"]
+        self.best_step, self.best_loss = state_dict["best_step"], state_dict["best_loss"]
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Tell whether the weights are better than the best ones so far, whose loss is kept."""
+        """Tell whether the weights are better than the best ones so far; remember step and loss."""
         loss = float(trainer.callback_metrics["val/loss"])
         is_better = super().check_monitor_top_k(trainer, current)
         if not is_better and current is not None:
-            is_tie = bool(current == self.best_model_score) and loss < self._best_loss
+            is_tie = bool(current == self.best_model_score) and loss < self.best_loss
             # As for the metric itself, the ranks must decide together.
             is_better = trainer.strategy.reduce_boolean_decision(is_tie)
 
         if is_better:
-            self._best_loss = loss
+            self.best_step, self.best_loss = trainer.global_step, loss
         return is_better
