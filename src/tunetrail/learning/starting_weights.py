@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.sharding import load_whole
+from tunetrail.learning.weights import trained_weights
 
 
 def starting_weights(module: LightningModule) -> Mapping[str, Tensor] | None:
@@ -19,11 +20,8 @@ def starting_weights(module: LightningModule) -> Mapping[str, Tensor] | None:
     """
     if module.strict_loading:
         return None
-    trained = {}
-    for name, weight in module.named_parameters():
-        if weight.requires_grad:
-            trained[name] = weight.detach().clone()
-    return trained
+    trained = trained_weights(module).items()
+    return {name: weight.detach().clone() for name, weight in trained}
 
 
 def restore_start(module: TrainedModule, start: Mapping[str, Tensor] | None) -> None:

@@ -26,6 +26,7 @@ from tunetrail.learning.out_of_memory import is_out_of_memory
 from tunetrail.learning.training.console import progress_bar
 from tunetrail.learning.training.micro_batches import MicroBatchLoader, SharedBatch
 from tunetrail.learning.training.module import TrainedModule
+from tunetrail.learning.weights import bytes_of, trained_weights
 
 _REPETITIONS = 5
 _SECONDS = 2.0
@@ -156,9 +157,8 @@ class ModuleProbe:
     def _prepare(self, rows: Sequence[int], mini_batch_size: int) -> None:
         """Allocate the gradients and what torch needs once, so that no rows are charged for it."""
         device = self.module.device
-        for parameter in self.module.parameters():
-            if parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter)
+        for weight in trained_weights(self.module).values():
+            weight.grad = torch.zeros_like(weight)
         if device.type == "cuda":
             self._reserved_for_state = torch.empty(
                 self.state_bytes, dtype=torch.uint8, device=device
@@ -187,8 +187,8 @@ class ModuleProbe:
 
 def state_bytes(module: TrainedModule, training: TrainingConfig) -> tuple[int, int]:
     """Return the bytes of the gradients, and of the optimizer's state and the averaged weights."""
-    trained = [weight for weight in module.parameters() if weight.requires_grad]
-    gradients = sum(weight.numel() * weight.element_size() for weight in trained)
+    trained = trained_weights(module).values()
+    gradients = bytes_of(trained)
 
     state = int(_STATES[training.optimizer.name] * gradients)
     if training.averaging.kind != "none":
@@ -209,5 +209,4 @@ def usable_bytes(module: TrainedModule, device: torch.device, devices: int) -> i
         return usable
 
     # Ranks on CPUs share one memory, in which each has the model once more.
-    weights = sum(weight.numel() * weight.element_size() for weight in module.parameters())
-    return max(usable // devices - weights, 0)
+    return max(usable // devices - bytes_of(module.parameters()), 0)

@@ -20,6 +20,7 @@ from tunetrail.learning.recovery.failures import FullMemoryError
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.monitored import Monitor
 from tunetrail.learning.training.sharding import is_sharded
+from tunetrail.learning.weights import bytes_of, trained_weights
 
 CATCHABLE = ("cuda", "mps", "xpu")
 """Devices that raise an error when their memory is full."""
@@ -273,10 +274,9 @@ def checkpoint_bytes(module: TrainedModule, averages: bool = False) -> int:
 
     Averaged weights add two more values: the average, and the optimizer's own weight.
     """
-    trained = [weight for weight in module.parameters() if weight.requires_grad]
+    trained = list(trained_weights(module).values())
     # A module that loads checkpoints loosely stores its trained weights only: adapters.
     stored = list(module.parameters()) if module.strict_loading else trained
 
     bytes_per_trained = 16 if averages else 8
-    stored_bytes = sum(weight.numel() * weight.element_size() for weight in stored)
-    return stored_bytes + bytes_per_trained * sum(weight.numel() for weight in trained)
+    return bytes_of(stored) + bytes_per_trained * sum(weight.numel() for weight in trained)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from tunetrail.learning.training.sharding import sliced_like, whole
+from tunetrail.learning.weights import trained_weights
 
 Update = Callable[[Sequence[Tensor], Sequence[Tensor], int], None]
 """Takes the averages, the weights and the number of earlier updates, and changes the averages."""
@@ -98,7 +99,7 @@ class WeightAveraging(Callback):
 
         self._step = step
         # In float32: small changes would vanish in the precision of bf16 weights.
-        trained = _trained_weights(pl_module).values()
+        trained = trained_weights(pl_module).values()
         weights = [weight.detach().to(torch.float32) for weight in trained]
         if self.updates:
             self.update(self._averages, weights, self.updates)
@@ -136,7 +137,7 @@ class WeightAveraging(Callback):
         if not self._averages:
             return
 
-        trained = _trained_weights(pl_module)
+        trained = trained_weights(pl_module)
         weights = self._set_aside or [weight.detach() for weight in trained.values()]
         whole_averages = list(map(whole, self._averages))
         checkpoint["averaging"] = {
@@ -163,14 +164,14 @@ class WeightAveraging(Callback):
         # The module holds the averaged weights by now, from `state_dict`.
         self.updates, self._step = saved["updates"], saved["step"]
         self._averages, current = [], []
-        for name, weight in _trained_weights(pl_module).items():
+        for name, weight in trained_weights(pl_module).items():
             self._averages.append(sliced_like(weight, saved["averages"][name].clone()))
             current.append(sliced_like(weight, saved["current"][name]))
         _set_weights(pl_module, current)
 
     def _show_averages(self, module: nn.Module) -> None:
         if self._averages and not self._set_aside:
-            trained = _trained_weights(module).values()
+            trained = trained_weights(module).values()
             self._set_aside = [weight.detach().clone() for weight in trained]
             _set_weights(module, self._averages)
 
@@ -180,12 +181,7 @@ class WeightAveraging(Callback):
             self._set_aside = []
 
 
-def _trained_weights(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the trained weights by name; sharding replaces them before the first step."""
-    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
-
-
 @torch.no_grad()
 def _set_weights(module: nn.Module, values: Iterable[Tensor]) -> None:
-    for value, weight in zip(values, _trained_weights(module).values(), strict=True):
+    for value, weight in zip(values, trained_weights(module).values(), strict=True):
         weight.copy_(value)

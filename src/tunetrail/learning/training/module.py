@@ -20,6 +20,7 @@ from tunetrail.learning.training.optimization import configure_optimizer
 from tunetrail.learning.training.precision import scales_gradients
 from tunetrail.learning.training.records import NDArray
 from tunetrail.learning.training.sharding import is_sharded, whole
+from tunetrail.learning.weights import trained_weights
 
 
 class Guard(Protocol):
@@ -180,9 +181,8 @@ class TrainedModule(LightningModule):
     def zero_loss(self) -> Tensor:
         """Return a loss of 0 that reaches every trained weight, for a share without rows."""
         loss = torch.zeros((), device=self.device)
-        for weight in self.parameters():
-            if weight.requires_grad:
-                loss = loss + 0.0 * weight.flatten()[0]
+        for weight in trained_weights(self).values():
+            loss = loss + 0.0 * weight.flatten()[0]
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: SharedBatch, batch_idx: int) -> None:

@@ -11,6 +11,7 @@ from transformers import get_scheduler
 
 from tunetrail.config.training import OptimizerConfig
 from tunetrail.learning.training.layers import layer_depths
+from tunetrail.learning.weights import trained_weights
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +92,7 @@ def parameter_groups(
     Raises:
         ConfigError: `layer_decay` is below 1 and the model has no numbered layers.
     """
-    trainable = {}
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            trainable[name] = parameter
-
+    trainable = trained_weights(module)
     if layer_decay == 1.0:
         # Decay pulls a weight towards 0, where a norm's scale would switch off its input.
         matrices = [weight for weight in trainable.values() if weight.ndim >= 2]
