@@ -153,23 +153,12 @@ class BatchSearch:
         return -(-self.rows // self.devices)
 
     def candidates(self) -> list[int]:
-        """Return 1, 2, 4, ... up to a device's rows of a step, adjusted to divide these evenly.
+        """Return a device's rows of a step, halved again and again, in ascending order.
 
-        Each is replaced by a divisor of the rows that is not much smaller. If there is no such
-        divisor, it is replaced by the rows that fill the same number of micro-batches evenly.
+        Rounded up, as in `divide_step`: each fills its micro-batches about evenly.
         """
-        step_rows = self.rows_of_device
-        candidates = {step_rows}
-        for exponent in range(step_rows.bit_length()):
-            power = 2**exponent
-            # A divisor of the step leaves no small micro-batch at its end.
-            divisor = max(rows for rows in range(1, power + 1) if step_rows % rows == 0)
-            if 2 * divisor >= power:
-                candidates.add(divisor)
-            else:
-                micro_batches = -(-step_rows // power)
-                candidates.add(-(-step_rows // micro_batches))
-        return sorted(candidates)
+        halvings = range(self.rows_of_device.bit_length() + 1)
+        return sorted({-(-self.rows_of_device // 2**count) for count in halvings})
 
     def tried_rows(self, candidate: int) -> int:
         """Return the rows with which a candidate is tried.

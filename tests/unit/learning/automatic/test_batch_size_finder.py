@@ -129,12 +129,12 @@ def test_no_further_candidate_is_tried_once_the_time_is_over() -> None:
     [
         (1, [1]),
         (32, [1, 2, 4, 8, 16, 32]),
-        (48, [1, 2, 4, 8, 16, 24, 48]),
-        (50, [1, 2, 5, 10, 25, 50]),
-        (31, [1, 4, 8, 16, 31]),
+        (48, [1, 2, 3, 6, 12, 24, 48]),
+        (50, [1, 2, 4, 7, 13, 25, 50]),
+        (31, [1, 2, 4, 8, 16, 31]),
     ],
 )
-def test_candidates_divide_the_step_where_they_can(rows: int, expected: list[int]) -> None:
+def test_candidates_halve_the_step_again_and_again(rows: int, expected: list[int]) -> None:
     assert search(rows).candidates() == expected
 
 
