@@ -210,14 +210,14 @@ CALLBACKS = ExtensionPoint(
     group="tunetrail.callbacks",
     noun="callback",
     record="pytorch_lightning:Callback",
-    is_taken="tunetrail.learning.training.named_callbacks:is_built_in_callback",
+    is_taken="tunetrail.learning.named_classes.callbacks:is_built_in_callback",
     is_class=True,
 )
 LOGGERS = ExtensionPoint(
     group="tunetrail.loggers",
     noun="logger",
     record="pytorch_lightning.loggers:Logger",
-    is_taken="tunetrail.learning.training.named_callbacks:is_built_in_logger",
+    is_taken="tunetrail.learning.named_classes.loggers:is_built_in_logger",
     is_class=True,
 )
 FAMILIES = ExtensionPoint(

@@ -9,6 +9,11 @@ from pytorch_lightning.callbacks import EarlyStopping
 from tunetrail.config import TrainingConfig
 from tunetrail.learning.devices import device_kind
 from tunetrail.learning.lightning_internals import TrainingProgressBar
+from tunetrail.learning.named_classes.callbacks import (
+    CallbackMetrics,
+    StopAfterStep,
+    build_callbacks,
+)
 from tunetrail.learning.preflight.checks import FamilyChecks
 from tunetrail.learning.preflight.running import Preflight
 from tunetrail.learning.recovery.checkpoints import LastCheckpoint
@@ -25,11 +30,6 @@ from tunetrail.learning.training.callbacks import EndAtStep, MetricsReporter
 from tunetrail.learning.training.micro_batches import MicroBatchData
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.monitor import BestWeights, MonitoredMetric
-from tunetrail.learning.training.named_callbacks import (
-    CallbackMetrics,
-    StopAfterStep,
-    build_callbacks,
-)
 from tunetrail.learning.training.precision import resolve_precision, tf32_products
 from tunetrail.learning.training.sharding import ShardedStrategy
 from tunetrail.learning.training.trainer import build_strategy, build_trainer

@@ -41,9 +41,9 @@ from tunetrail.learning.fit_result import FitResult
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.lightning_internals import no_time_left
 from tunetrail.learning.memory_meter import collect_memory
+from tunetrail.learning.named_classes.loggers import logging_to
 from tunetrail.learning.training.callbacks import MetricsSink
 from tunetrail.learning.training.monitored import Monitor
-from tunetrail.learning.training.named_callbacks import logging_to
 from tunetrail.learning.training_plan import TrainingPlan
 from tunetrail.paths import private_folder
 from tunetrail.pipeline.families import family_named

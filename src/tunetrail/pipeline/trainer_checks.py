@@ -5,11 +5,8 @@ from collections.abc import Sequence
 from tunetrail.config import Settings
 from tunetrail.config.checks import check
 from tunetrail.learning.devices import check_batch
-from tunetrail.learning.training.named_callbacks import (
-    build_callbacks,
-    check_early_stopping,
-    check_loggers,
-)
+from tunetrail.learning.named_classes.callbacks import build_callbacks, check_early_stopping
+from tunetrail.learning.named_classes.loggers import check_loggers
 from tunetrail.learning.training.sharding import FSDP
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.ranks import rank_count

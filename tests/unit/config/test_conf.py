@@ -11,7 +11,8 @@ import pytest
 
 from tunetrail.cli.composition import checked_request, register_schema
 from tunetrail.config import TrainRequest
-from tunetrail.learning.training.named_callbacks import CALLBACKS, LOGGERS
+from tunetrail.learning.named_classes.callbacks import CALLBACKS
+from tunetrail.learning.named_classes.loggers import LOGGERS
 from tunetrail.paths import conf_dir, experiments_dir
 
 GROUP_FILES = sorted(file.relative_to(conf_dir()) for file in conf_dir().glob("*/*.yaml"))

@@ -1,9 +1,7 @@
-"""Lightning's callbacks and loggers that a configuration names, next to the training's own."""
+"""Lightning's callbacks that a configuration names, next to the training's own."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -13,27 +11,16 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from tunetrail import extensions
 from tunetrail.config import AUTO, TrainingConfig
-from tunetrail.config.checks import Rule, at_least, one_of
-from tunetrail.errors import ConfigError, TrainingError, one_line
-from tunetrail.learning.training.allowed_classes import AllowedClass, AllowList
+from tunetrail.config.checks import at_least, one_of
+from tunetrail.errors import ConfigError
+from tunetrail.learning.named_classes.allowed_classes import AllowedClass, AllowList, Named
 from tunetrail.learning.training.callbacks import MetricsSink
-from tunetrail.paths import conf_dir
 
 logger = logging.getLogger(__name__)
-
-# The section of a configuration: `_target_` and arguments by name.
-_Named = Mapping[str, Mapping[str, Any]]
 
 PREFERENCE_ACCURACY = "val/preference_accuracy"
 # What modules log, and what stopping can therefore depend on.
 _METRICS = ("val/loss", PREFERENCE_ACCURACY, "train/loss", "train/gradient_norm")
-
-_TEXT = Rule("a text", lambda value: isinstance(value, str))
-_TEXTS = Rule(
-    "a list of texts",
-    lambda value: isinstance(value, list) and all(map(_TEXT.allows, value)),
-)
-
 
 # What stays out: classes that take functions, and classes that change weights, batches, the
 # optimizer or checkpoints, of which exact resume and the recovery need to know.
@@ -78,49 +65,13 @@ CALLBACKS = AllowList(
     point=extensions.CALLBACKS,
 )
 
-# Folder and version can't be set: files stay in the run's folder, and a resumed training must not
-# write over the files of the attempt before.
-LOGGERS = AllowList(
-    section="trainer.logger",
-    base=Logger,
-    module="loggers",
-    classes={
-        "CSVLogger": AllowedClass(arguments={"prefix": None}, fixed={"name": ""}),
-        "TensorBoardLogger": AllowedClass(
-            arguments={"prefix": None, "default_hp_metric": None},
-            fixed={"name": ""},
-            packages=("tensorboard", "tensorboardX"),
-        ),
-        "WandbLogger": AllowedClass(
-            arguments={
-                **dict.fromkeys(("name", "project", "offline", "prefix", "id")),
-                **dict.fromkeys(("entity", "group", "job_type", "notes"), _TEXT),
-                "tags": _TEXTS,
-            },
-            packages=("wandb",),
-        ),
-    },
-    instead={"MLFlowLogger": "tracking.uri"},
-    point=extensions.LOGGERS,
-    provided=("save_dir",),
-)
-
 
 def is_built_in_callback(name: str) -> bool:
     """Tell whether a callback is one of Lightning's own that are allowed, or an option of conf/."""
-    return name in CALLBACKS.classes or _is_option("callbacks", name)
+    return CALLBACKS.is_built_in(name)
 
 
-def is_built_in_logger(name: str) -> bool:
-    """Tell whether a logger is one of Lightning's own that are allowed, or an option of conf/."""
-    return name in LOGGERS.classes or _is_option("logger", name)
-
-
-def _is_option(group: str, name: str) -> bool:
-    return (conf_dir() / group / f"{name}.yaml").exists()
-
-
-def build_callbacks(named: _Named) -> dict[str, Callback]:
+def build_callbacks(named: Named) -> dict[str, Callback]:
     """Return the callbacks of the section `trainer.callbacks`, by name.
 
     Raises:
@@ -139,13 +90,6 @@ def build_callbacks(named: _Named) -> dict[str, Callback]:
             )
         callbacks[name] = callback
     return callbacks
-
-
-def check_loggers(named: _Named) -> None:
-    """Raise `ConfigError` for a logger that isn't allowed or for a wrong argument of one."""
-    # Some loggers connect to their server when they are built: only the training does so.
-    for name, values in named.items():
-        LOGGERS.checked(name, values)
 
 
 def check_early_stopping(
@@ -181,69 +125,6 @@ def check_early_stopping(
                 f"{key} must be a metric that {section} logs, got {callback.monitor!r}. "
                 "Only llm.objective=preference has this one."
             )
-
-
-@contextmanager
-def logging_to(
-    named: _Named, folder: Path, sink: MetricsSink, parameters: Mapping[str, Any]
-) -> Iterator[MetricsSink]:
-    """Open the loggers of the section `trainer.logger`, and close them afterwards.
-
-    Args:
-        named: The section.
-        folder: Folder of their files; each logger writes to a folder of its name.
-        sink: Receives the metrics after the loggers.
-        parameters: The run's configuration by dotted keys, without secrets.
-
-    Yields:
-        What takes the metrics of the training.
-
-    Raises:
-        ConfigError: A logger isn't allowed, or doesn't accept its arguments.
-        TrainingError: A logger can't be opened, for example because its server doesn't answer.
-    """
-    loggers: list[Logger] = []
-    for name, values in named.items():
-        loggers.append(LOGGERS.build(name, values, save_dir=str(folder / name)))
-        _open(loggers[-1], name, folder / name, parameters)
-
-    def report(metrics: Mapping[str, float], step: int) -> None:
-        for named_logger in loggers:
-            named_logger.log_metrics(dict(metrics), step)
-            # Otherwise a killed training would lose what is buffered.
-            named_logger.save()
-        # Last: it may end the training.
-        sink(metrics, step)
-
-    status = "failed"
-    try:
-        yield report
-        status = "success"
-    finally:
-        _close(loggers, status)
-
-
-def _open(opened: Logger, name: str, folder: Path, parameters: Mapping[str, Any]) -> None:
-    """Open a logger with the run's configuration: most do so when they get something to log."""
-    # Weights & Biases, for one, doesn't make the folder.
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        opened.log_hyperparams(dict(parameters))
-    # Each package has errors of its own, for a missing login or a server that is down.
-    except Exception as error:
-        raise TrainingError(
-            f"trainer.logger.{name} can't be opened: {one_line(error)}. Log in or start its "
-            "server, and continue with tunetrail resume; or train without it."
-        ) from error
-
-
-def _close(loggers: Sequence[Logger], status: str) -> None:
-    for named_logger in loggers:
-        named_logger.finalize(status)
-        # Lightning leaves a run of Weights & Biases open, and the next training would go on in it.
-        finish = getattr(getattr(named_logger, "experiment", None), "finish", None)
-        if callable(finish):
-            finish()
 
 
 class CallbackMetrics(Logger):

@@ -20,14 +20,12 @@ from tunetrail.learning.embedding.data import EmbeddingDataModule
 from tunetrail.learning.embedding.module import EmbeddingModule
 from tunetrail.learning.fit_result import FitResult
 from tunetrail.learning.fitting import fit, optimization_settings
-from tunetrail.learning.training.named_callbacks import (
+from tunetrail.learning.named_classes.callbacks import (
     CALLBACKS,
-    LOGGERS,
     build_callbacks,
     check_early_stopping,
-    check_loggers,
-    logging_to,
 )
+from tunetrail.learning.named_classes.loggers import LOGGERS, check_loggers, logging_to
 from tunetrail.learning.training_plan import TrainingPlan
 
 PAIRS = [{"anchor": f"question {n}", "positive": f"the answer is {n * 7}"} for n in range(24)]
@@ -267,7 +265,9 @@ def test_loggers_that_are_not_allowed_are_refused(values: dict[str, Any], messag
 
 
 def test_a_logger_whose_package_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunetrail.learning.training.allowed_classes.find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "tunetrail.learning.named_classes.allowed_classes.find_spec", lambda name: None
+    )
     message = (
         r"^trainer\.logger\.board\._target_ must name a class whose package is installed, got "
         r"'TensorBoardLogger'\. Install it: pip install tensorboard$"

@@ -17,6 +17,10 @@ from tunetrail.config.checks import Rule
 from tunetrail.config.trainer import TARGET
 from tunetrail.errors import ConfigError, did_you_mean
 from tunetrail.extensions import Extension, ExtensionPoint
+from tunetrail.paths import conf_dir
+
+Named = Mapping[str, Mapping[str, Any]]
+"""The section of a configuration: `_target_` and arguments by name."""
 
 # Not `tokens` or `keys`, which count something.
 _SECRET = re.compile(r"(?i)(^|_)(api_?key|key|token|password|secret)$")
@@ -59,6 +63,11 @@ class AllowList:
     instead: Mapping[str, str]
     point: ExtensionPoint
     provided: tuple[str, ...] = ()
+
+    def is_built_in(self, name: str) -> bool:
+        """Tell whether a name is a class of Lightning that is allowed, or an option of conf/."""
+        group = conf_dir() / self.section.removeprefix("trainer.")
+        return name in self.classes or (group / f"{name}.yaml").exists()
 
     def find(self, name: str, target: str) -> tuple[type[Any], AllowedClass]:
         """Return the class that `target` names, and the arguments that it may get.

@@ -1,0 +1,1 @@
+"""Named classes: Lightning's callbacks and loggers that a configuration may name."""
