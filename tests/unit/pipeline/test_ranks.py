@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from tests.packages import Install
 from tests.unit.pipeline.jobs import (
     FIT_AND_TELL,
     SUBJECTS,
@@ -36,6 +37,30 @@ from tunetrail.pipeline.trainer_checks import check_devices
 from tunetrail.pipeline.worker import fit_on_ray
 
 pytestmark = pytest.mark.processes
+
+FAILURES = """
+import torch
+from pytorch_lightning import Callback
+
+class FullMemory(Callback):
+    # The second rank has no memory for step 2 unless batches are cut.
+    def on_train_batch_start(self, trainer, module, batch, batch_index):
+        if (trainer.global_rank, trainer.global_step) == (1, 2) and not module.mini_batch_size:
+            raise torch.OutOfMemoryError
+
+class BrokenGradient(Callback):
+    # The second rank has no finite gradient in step 5 unless the rate is lower.
+    def on_train_batch_start(self, trainer, module, batch, batch_index):
+        rate = trainer.lr_scheduler_configs[0].scheduler.base_lrs[0]
+        is_lower = rate < trainer.optimizers[0].param_groups[0]["initial_lr"]
+        if (trainer.global_rank, trainer.global_step) == (1, 5) and not is_lower:
+            weight = next(weight for weight in module.parameters() if weight.requires_grad)
+            self.hook = weight.register_hook(lambda gradient: gradient * float("nan"))
+
+    def on_exception(self, trainer, module, exception):
+        if hasattr(self, "hook"):
+            self.hook.remove()
+"""
 
 
 @pytest.fixture
@@ -200,6 +225,23 @@ def test_a_callback_ends_the_training_of_all_ranks_after_the_same_step(
 
     assert result["steps"] == 1
     assert [step for step, _ in result["history"]["val/loss"]] == [1]
+
+
+def test_ranks_go_on_together_after_a_failure_of_one(
+    settings: Settings, tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("FullMemory", "BrokenGradient")
+    install(FAILURES, name="failures", callbacks={name: name for name in names})
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    settings.trainer.callbacks = {name: {"_target_": name} for name in names}
+
+    folder = write_job(tmp_path / "fit", settings)
+    result = run_fit_job(folder)
+
+    assert json.loads((folder / "recovery.json").read_text())["mini_batch_size"] == 2
+    assert (result["steps"], result["rewinds"], result["skipped_rows"]) == (8, 1, [])
+    steps = [step for step, _ in result["history"]["train/loss"]]
+    assert steps == list(range(1, 9))
 
 
 def test_the_error_of_a_rank_is_that_of_the_training(settings: Settings, tmp_path: Path) -> None:
