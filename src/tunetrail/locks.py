@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tunetrail.errors import TunetrailError
 
-MOST_SECONDS = 300.0
-"""The longest wait for a lock, unless $TUNETRAIL_LOCK_SECONDS says otherwise."""
+# The longest wait for a lock, unless $TUNETRAIL_LOCK_SECONDS says otherwise. Many processes that
+# prepare a fresh store one after another need minutes on a slow machine.
+_MOST_SECONDS = 600.0
 # Shorter waits are normal when processes start together.
 _SILENT_SECONDS = 1.0
 _log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def file_lock(
     Args:
         file: The file.
         awaited: What the holder of the lock makes, for messages.
-        most_seconds: How long to wait; None for $TUNETRAIL_LOCK_SECONDS, or else 300 seconds.
+        most_seconds: How long to wait; None for $TUNETRAIL_LOCK_SECONDS, or else ten minutes.
 
     Raises:
         LockError: The time is over.
@@ -79,13 +80,13 @@ def wait_for_lock(
         try_to_lock: Returns whether the lock is held now.
         name: What is locked, for messages.
         holder: Returns who holds it, for messages.
-        most_seconds: How long to wait; None for $TUNETRAIL_LOCK_SECONDS, or else 300 seconds.
+        most_seconds: How long to wait; None for $TUNETRAIL_LOCK_SECONDS, or else ten minutes.
 
     Raises:
         LockError: The time is over.
     """
     if most_seconds is None:
-        most_seconds = lock_seconds()
+        most_seconds = _lock_seconds()
     began, has_spoken = time.monotonic(), False
     while not try_to_lock():
         waited = time.monotonic() - began
@@ -101,12 +102,12 @@ def wait_for_lock(
         time.sleep(random.uniform(0.01, 0.1))
 
 
-def lock_seconds(default: float = MOST_SECONDS) -> float:
-    """Return how long to wait for a lock: $TUNETRAIL_LOCK_SECONDS, or else `default`."""
+def _lock_seconds() -> float:
+    """Return how long to wait for a lock: $TUNETRAIL_LOCK_SECONDS, or else ten minutes."""
     try:
         return float(os.environ["TUNETRAIL_LOCK_SECONDS"])
     except (KeyError, ValueError):
-        return default
+        return _MOST_SECONDS
 
 
 def _holder(inode: int) -> str:

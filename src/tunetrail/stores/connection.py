@@ -32,7 +32,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from tunetrail.errors import ConfigError, DatabaseError
-from tunetrail.locks import file_lock, lock_seconds
+from tunetrail.locks import file_lock
 from tunetrail.paths import private_file
 from tunetrail.stores.damaged_values import naming_damage
 from tunetrail.stores.failures import readable_failures, shown
@@ -48,7 +48,6 @@ _ADVISORY_LOCK = 7_368_617_021
 # Longer than another process needs for a chunk: SQLite has one writer at a time.
 _BUSY_SECONDS = 30
 _CONNECT_SECONDS = 10
-_LOCK_SECONDS = 600.0
 # PostgreSQL's codes of a serialisation failure and of a deadlock.
 _TRY_AGAIN = ("40001", "40P01")
 _MOST_ATTEMPTS = 6
@@ -243,7 +242,7 @@ def _only_one_process(url: URL) -> Iterator[None]:
         return
     path = Path(str(url.database))
     lock = path.with_name(path.name + ".lock")
-    with file_lock(lock, most_seconds=lock_seconds(_LOCK_SECONDS)):
+    with file_lock(lock):
         yield
 
 

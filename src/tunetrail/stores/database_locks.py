@@ -31,7 +31,7 @@ def database_lock(
         database: The database.
         name: The name of the lock, which can be part of a file's name.
         in_words: What is locked, for messages.
-        most_seconds: How long to wait; None for $TUNETRAIL_LOCK_SECONDS, or else 300 seconds.
+        most_seconds: How long to wait; None for $TUNETRAIL_LOCK_SECONDS, or else ten minutes.
 
     Raises:
         LockError: Another process held the lock for too long.

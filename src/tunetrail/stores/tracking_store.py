@@ -20,15 +20,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import ConfigError
-from tunetrail.locks import file_lock, lock_seconds, wait_for_lock
+from tunetrail.locks import file_lock, wait_for_lock
 from tunetrail.paths import cache_dir, private_folder, sqlite_file
 from tunetrail.stores.tracking_errors import shown_uri
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _CONNECT_SECONDS = 10
 _SECONDS_BETWEEN_ATTEMPTS = 1.0
-# Many processes that prepare a fresh store one after another need minutes on a slow machine.
-_LOCK_SECONDS = 600.0
 _log = logging.getLogger(__name__)
 
 
@@ -109,8 +107,8 @@ def store_lock(uri: str, purpose: str) -> Iterator[None]:
     next to it. The lock of a server is shared by the processes of this user on this machine only.
 
     Raises:
-        OSError: The lock file can't be made, or the lock isn't free after ten minutes, or
-            after $TUNETRAIL_LOCK_SECONDS.
+        OSError: The lock file can't be made, or the lock isn't free after
+            $TUNETRAIL_LOCK_SECONDS, or else ten minutes.
         SQLAlchemyError: The database can't be asked.
     """
     if urlsplit(uri).scheme.startswith("postgresql"):
@@ -124,7 +122,7 @@ def store_lock(uri: str, purpose: str) -> Iterator[None]:
     else:
         store = hashlib.sha256(uri.encode()).hexdigest()[:16]
         lock = _lock_folder() / f"{store}.{purpose}.lock"
-    with file_lock(lock, most_seconds=lock_seconds(_LOCK_SECONDS)):
+    with file_lock(lock):
         yield
 
 
@@ -138,7 +136,6 @@ def _advisory_lock(uri: str, purpose: str) -> Iterator[None]:
             lambda: bool(connection.scalar(statement, name)),
             f"the lock {purpose!r} of {shown_uri(uri)}",
             lambda: "another process",
-            lock_seconds(_LOCK_SECONDS),
         )
         yield
 
