@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tunetrail.deployment.stored_files import StoredFiles
+from tunetrail.stores.mlflow_answers import says_absent
 from tunetrail.stores.resumable_runs import CONFIGURATION
 from tunetrail.stores.run_tags import TRAINING_RUN_TAG
 from tunetrail.stores.tracked_runs import CLEANED_TAG
@@ -24,7 +25,6 @@ from tunetrail.stores.tracking import Tracker, tracking_errors
 # Artifacts of a run that stay: what was tried and what came of it, in some kilobytes.
 _KEPT_ARTIFACTS = (CONFIGURATION, "results.json")
 _MODEL_ID = re.compile(r"(?:^|/)(m-[0-9a-f]{32})(?:/|$)")
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def remove_version(tracker: Tracker, version: ModelVersion, reason: str) -> None
         try:
             tracker.client.delete_model_version(version.name, str(version.version))
         except MlflowException as error:
-            if error.error_code not in _ABSENT:
+            if not says_absent(error):
                 raise
 
 
@@ -124,7 +124,7 @@ def _delete_logged_model(tracker: Tracker, model_id: str) -> None:
     try:
         tracker.client.delete_logged_model(model_id)
     except MlflowException as error:
-        if error.error_code not in _ABSENT:
+        if not says_absent(error):
             raise
 
 
@@ -136,12 +136,9 @@ def _runs_of(tracker: Tracker, version: ModelVersion) -> Iterator[Run]:
     """Yield the runs that nothing but this version needs the artifacts of."""
     if not version.run_id:
         return
-    try:
-        run = tracker.client.get_run(version.run_id)
-    except MlflowException as error:
-        if error.error_code in _ABSENT:
-            return
-        raise
+    run = tracker.find_run_or_trash(version.run_id)
+    if run is None:
+        return
 
     yield run
     yield from tracker.children(version.run_id)

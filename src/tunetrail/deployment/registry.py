@@ -19,7 +19,7 @@ from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.deployment.version_files import check_digest, copied_files, explaining_broken_files
 from tunetrail.deployment.version_writer import VersionWriter
 from tunetrail.stores.ledger import version_in_words
-from tunetrail.stores.registered_models import is_absent
+from tunetrail.stores.mlflow_answers import is_absent
 from tunetrail.stores.tracked_runs import LONGEST_DIGEST
 from tunetrail.stores.tracking import TrackedRun, Tracker, safe_name, tracking_errors
 

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from tunetrail.deployment.version_files import check_digest, copied_files, copy_model
 from tunetrail.errors import DeploymentError, ModelError
 from tunetrail.stores.ledger import version_in_words
-from tunetrail.stores.registered_models import is_absent
+from tunetrail.stores.mlflow_answers import is_absent
 from tunetrail.stores.tracking import Tracker, tracking_errors
 
 ROOT = "root"

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException
 
 from tunetrail.errors import TrackingError
+from tunetrail.stores.mlflow_answers import says_absent
 from tunetrail.stores.spools import (
     MOST_PER_BATCH,
     SUFFIX,
@@ -41,8 +41,6 @@ _SECONDS_BETWEEN_BATCHES = 2.0
 _SECONDS_BETWEEN_ATTEMPTS = 5.0
 # After that long without metrics the thread ends; the next report starts another one.
 _IDLE_SECONDS = 60.0
-# Errors of MLflow that waiting doesn't change: the run was deleted, for example.
-_REFUSED = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _log = logging.getLogger(__name__)
 
 
@@ -262,5 +260,5 @@ def _deliver_spool(sender: MetricSender, uri: str, path: Path) -> Delivery:
 
 
 def _is_refused(error: Exception) -> bool:
-    cause = error.__cause__
-    return isinstance(cause, MlflowException) and cause.error_code in _REFUSED
+    """Tell whether waiting changes nothing: the run was deleted, for example."""
+    return says_absent(error.__cause__)

@@ -1,11 +1,19 @@
-"""What MLflow's errors say of a registered model: whether it has such a version or alias at all."""
+"""What MLflow's errors say: whether a run, model, version or alias exists at all."""
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-# MLflow answers with either code if there is no such run, model, version or alias.
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+# An id that can't be one of MLflow's is an invalid parameter.
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 _FORBIDDEN = "PERMISSION_DENIED"
+
+
+def says_absent(error: BaseException | None) -> bool:
+    """Tell whether an error is MLflow's answer that what it was asked for doesn't exist.
+
+    A server that can't be reached, or a proxy in front of it, answers with other codes.
+    """
+    return isinstance(error, MlflowException) and error.error_code in _ABSENT
 
 
 def is_absent(client: MlflowClient, name: str, error: MlflowException) -> bool:
@@ -20,9 +28,9 @@ def is_absent(client: MlflowClient, name: str, error: MlflowException) -> bool:
         error: What MLflow answered when it was asked for a version or an alias.
     """
     if error.error_code != _FORBIDDEN:
-        return error.error_code in ABSENT
+        return says_absent(error)
     try:
         client.get_registered_model(name)
     except MlflowException as second_error:
-        return second_error.error_code in ABSENT
+        return says_absent(second_error)
     return False

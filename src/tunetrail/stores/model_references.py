@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 from tunetrail.config import BASE
 from tunetrail.errors import UserError
 from tunetrail.nearest_words import nearest_words
+from tunetrail.stores.mlflow_answers import is_absent
 from tunetrail.stores.quick_runs import NAMED_VERSION
-from tunetrail.stores.registered_models import is_absent
 from tunetrail.stores.tracked_runs import CLEANED_TAG
 from tunetrail.stores.tracking import BATCH, Tracker, tracking_errors
 

@@ -29,9 +29,9 @@ from tunetrail.errors import UserError
 from tunetrail.paths import is_missing_file, private_file, sqlite_file
 from tunetrail.stores.experiments import ensure_experiment
 from tunetrail.stores.metric_writer import MetricSender, MetricWriter, deliver_leftovers
+from tunetrail.stores.mlflow_answers import says_absent
 from tunetrail.stores.moved_stores import follow_moved_store
 from tunetrail.stores.processes import ProcessIdentity
-from tunetrail.stores.registered_models import ABSENT
 from tunetrail.stores.spools import Report
 from tunetrail.stores.tracked_runs import LONGEST_VALUE, TrackedRun, safe_name
 from tunetrail.stores.tracking_errors import shown_uri, tracking_errors
@@ -193,8 +193,7 @@ class Tracker:
             try:
                 return self.client.get_run(run_id)
             except MlflowException as error:
-                # An id that can't be one of MLflow's is no run either.
-                if error.error_code in ABSENT:
+                if says_absent(error):
                     return None
                 raise
 

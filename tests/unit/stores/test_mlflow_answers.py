@@ -5,7 +5,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, PERMISSION_DENIED
 
 from tunetrail.config import TrackingConfig
-from tunetrail.stores.registered_models import is_absent
+from tunetrail.stores.mlflow_answers import is_absent
 from tunetrail.stores.tracking import Tracker
 
 
