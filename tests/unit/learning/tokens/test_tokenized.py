@@ -1,8 +1,10 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from tunetrail.cache import ResultCache
 from tunetrail.learning.embedding.reader import load_embedding_model
@@ -138,16 +140,64 @@ def test_tokenize_preferences_are_those_of_the_tokenizer(
     assert tokenize_preferences(tokenizer, [], 64, cache) == []
 
 
-def test_a_tokenizer_with_another_token_or_template_is_another_one(
-    tiny_language_model: str,
+def _exchange_model(tokenizer: Any) -> None:
+    backend = tokenizer.backend_tokenizer
+    backend.model = models.BPE(vocab=backend.get_vocab(), merges=[], dropout=0.5)
+
+
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "a token": lambda tokenizer: tokenizer.add_tokens(["<new>"]),
+    "the template": lambda tokenizer: setattr(tokenizer, "chat_template", "{{ messages }}"),
+    "the end of texts": lambda tokenizer: setattr(tokenizer, "eos_token", "a"),
+    "the start of texts": lambda tokenizer: setattr(tokenizer, "bos_token", "a"),
+    "the side that is cut": lambda tokenizer: setattr(tokenizer, "truncation_side", "left"),
+    "special tokens as text": lambda tokenizer: setattr(tokenizer, "split_special_tokens", True),
+    "the model": _exchange_model,
+    "the normaliser": lambda tokenizer: setattr(
+        tokenizer.backend_tokenizer, "normalizer", normalizers.Lowercase()
+    ),
+    "the pre-tokenizer": lambda tokenizer: setattr(
+        tokenizer.backend_tokenizer, "pre_tokenizer", pre_tokenizers.ByteLevel()
+    ),
+    "the post-processor": lambda tokenizer: setattr(
+        tokenizer.backend_tokenizer,
+        "post_processor",
+        processors.TemplateProcessing(single="$A <|end|>", special_tokens=[("<|end|>", 0)]),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_tokenizer_of_which_anything_was_exchanged_is_another_one(
+    tiny_language_model: str, change: str
 ) -> None:
     tokenizer, equal = load_tokenizer(tiny_language_model), load_tokenizer(tiny_language_model)
-    identities = [tokenizer_identity(tokenizer)]
-    assert tokenizer_identity(tokenizer) == tokenizer_identity(equal) == identities[0]
+    identity = tokenizer_identity(tokenizer)
+    assert tokenizer_identity(equal) == identity
 
-    tokenizer.add_tokens(["<new>"])
-    identities.append(tokenizer_identity(tokenizer))
-    tokenizer.chat_template = "{{ messages }}"
-    identities.append(tokenizer_identity(tokenizer))
+    CHANGES[change](tokenizer)
 
-    assert len(set(identities)) == 3
+    assert tokenizer_identity(tokenizer) != identity
+
+
+def test_a_tokenizer_stays_the_same_when_it_pads_and_cuts(tiny_language_model: str) -> None:
+    tokenizer = load_tokenizer(tiny_language_model)
+    identity = tokenizer_identity(tokenizer)
+
+    tokenizer(["a text", "b"], padding="max_length", truncation=True, max_length=3)
+    assert tokenizer.backend_tokenizer.padding is not None
+
+    assert tokenizer_identity(tokenizer) == identity
+
+
+def test_texts_of_a_model_that_calls_its_tokenizer_otherwise_are_tokenised_again(
+    tiny_embedding_model: str, cache: ResultCache
+) -> None:
+    model = load_embedding_model(tiny_embedding_model, 32)
+    TokenizedTexts(model, cache).keep(TEXTS)
+
+    model[0].processing_kwargs = {"text": {"max_length": 4}}
+    tokenized = TokenizedTexts(model, cache)
+    tokenized.keep(TEXTS)
+
+    assert tokenized.count("a first text") == 4
