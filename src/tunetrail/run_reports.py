@@ -14,7 +14,7 @@ from tunetrail.config import TrackingConfig
 from tunetrail.errors import UserError, first_line, one_line
 from tunetrail.evaluation.embedding_map import MAP_ARTIFACT, read_embedding_map
 from tunetrail.evaluation.example_rows import ROWS_ARTIFACT, read_example_rows
-from tunetrail.evaluation.report.page import RenderedReport, render_report
+from tunetrail.evaluation.report.page import EvaluationReportPage, render_report
 from tunetrail.evaluation.report.run_report import STEPS, ModelReport, RunReport
 from tunetrail.evaluation.report.tables import metric_table
 from tunetrail.paths import write_private_text
@@ -104,7 +104,7 @@ def log_report(run: TrackedRun) -> str:
     return run.artifact_location(REPORT_ARTIFACT)
 
 
-def _write_parts(rendered: RenderedReport, model_type: str, folder: Path) -> Path:
+def _write_parts(rendered: EvaluationReportPage, model_type: str, folder: Path) -> Path:
     """Write the pictures and the metrics of a model type to a folder of its own, and return it."""
     of_type = folder / model_type
     of_type.mkdir()

@@ -41,7 +41,7 @@ from tunetrail.pipeline.reproduction import (
 )
 from tunetrail.pipeline.row_digests import SampleChanges, digest_rows
 from tunetrail.pipeline.run_settings import settings_of
-from tunetrail.pipeline.run_state import RunState
+from tunetrail.pipeline.run_state import SavedRunState
 from tunetrail.pipeline.session_rows import SessionRows, previous_rows, session_frames
 from tunetrail.pipeline.trainer_checks import check_devices
 from tunetrail.stores.database import DatabaseManager
@@ -266,7 +266,7 @@ class _Repetition:
             general_file = {"digest": digest, "versions": None, "left_out": []}
         start, to_beat = family.root_at_start(), family.root_to_beat()
         # What replaced `auto` isn't searched again: it depends on the machine and its load.
-        state = RunState(
+        state = SavedRunState(
             folder=folder,
             auto_values=family.training.get("found", {}),
             general_file=general_file,

@@ -28,7 +28,7 @@ from tunetrail.pipeline.planning.head import start_clock
 from tunetrail.pipeline.preparing import prepare_sessions
 from tunetrail.pipeline.run_names import run_name
 from tunetrail.pipeline.run_settings import family_params
-from tunetrail.pipeline.run_state import RunState, working_folder
+from tunetrail.pipeline.run_state import SavedRunState, working_folder
 from tunetrail.pipeline.session_rows import SessionRows
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.check_room import check_room
@@ -212,7 +212,7 @@ class DataSciencePipeline:
         else:
             if run is None:
                 run = self._start_run(family, name, parent, tags or {})
-            state = RunState(folder=self._folder(run.run_id))
+            state = SavedRunState(folder=self._folder(run.run_id))
 
         sessions = _by_session(rows, name, reference)
         context = StageContext(
@@ -266,9 +266,9 @@ class DataSciencePipeline:
             shutil.rmtree(state.folder, ignore_errors=True)
         return outcome
 
-    def run_state(self, run_id: str) -> RunState:
+    def run_state(self, run_id: str) -> SavedRunState:
         """Return the state of a run of a model type; raises `UserError` if it is gone or broken."""
-        return RunState.open(self._folder(run_id))
+        return SavedRunState.open(self._folder(run_id))
 
     def _folder(self, run_id: str) -> Path:
         return Path(self.settings.output_dir) / check_identifier("run_id", run_id)

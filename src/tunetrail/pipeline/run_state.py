@@ -51,7 +51,7 @@ _ROWS_OF_STEPS = {"augmentation": AUGMENTED, "feature_engineering": TRAIN}
 
 
 @dataclass(kw_only=True)
-class RunState:
+class SavedRunState:
     """How far a run has come.
 
     Attributes:
@@ -86,7 +86,7 @@ class RunState:
     validation_scores: dict[str, Any] | None = None
 
     @classmethod
-    def open(cls, folder: Path) -> "RunState":
+    def open(cls, folder: Path) -> "SavedRunState":
         """Read the state that an earlier process left, and check that its files are there.
 
         Raises:
@@ -114,7 +114,7 @@ class RunState:
         return state
 
     @classmethod
-    def _read(cls, folder: Path) -> "RunState":
+    def _read(cls, folder: Path) -> "SavedRunState":
         path = folder / STATE
         if not path.is_file():
             raise UserError(

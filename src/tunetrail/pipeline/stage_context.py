@@ -18,7 +18,7 @@ from tunetrail.pipeline.history import NO_HISTORY, History
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.run_clock import RunClock
-from tunetrail.pipeline.run_state import RunState
+from tunetrail.pipeline.run_state import SavedRunState
 from tunetrail.stores.tracking import TrackedRun
 
 
@@ -64,7 +64,7 @@ class StageContext:
     sessions: Sequence[str]
     tags: Mapping[str, str]
     run: TrackedRun
-    state: RunState
+    state: SavedRunState
     base: ResolvedModel
     registry: Registry
     history: History = NO_HISTORY

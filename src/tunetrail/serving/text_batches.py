@@ -21,7 +21,7 @@ _MOST_PADDING = 2.0
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
-class _Request:
+class _WaitingRequest:
     """A request that waits for its vectors.
 
     Attributes:
@@ -36,7 +36,7 @@ class _Request:
     texts: Sequence[str]
     answer: tuple[Vectors, int] | None = None
 
-    def goes_with(self, other: "_Request") -> bool:
+    def goes_with(self, other: "_WaitingRequest") -> bool:
         """Tell whether one step of the model can answer both."""
         return self.loaded is other.loaded and self.prompt_name == other.prompt_name
 
@@ -55,7 +55,7 @@ class TextBatches:
 
     queue: ModelQueue
     encode: Encode
-    _waiting: list[_Request] = field(default_factory=list, init=False)
+    _waiting: list[_WaitingRequest] = field(default_factory=list, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     async def vectors(
@@ -66,7 +66,7 @@ class TextBatches:
         Raises:
             RefusedError: Too many requests are waiting.
         """
-        request = _Request(loaded=loaded, prompt_name=prompt_name, texts=texts)
+        request = _WaitingRequest(loaded=loaded, prompt_name=prompt_name, texts=texts)
         with self._lock:
             self._waiting.append(request)
         try:
@@ -74,7 +74,7 @@ class TextBatches:
         finally:
             self._take_out([request])
 
-    def _turn(self, request: _Request) -> tuple[Vectors, int]:
+    def _turn(self, request: _WaitingRequest) -> tuple[Vectors, int]:
         """Answer a request, and what waits with it, in the thread of the model."""
         if request.answer is None:
             batch = self._batch_of(request)
@@ -88,7 +88,7 @@ class TextBatches:
         assert request.answer is not None
         return request.answer
 
-    def _batch_of(self, request: _Request) -> list[_Request]:
+    def _batch_of(self, request: _WaitingRequest) -> list[_WaitingRequest]:
         """Return a request with the waiting ones that a single step can answer together with it."""
         with self._lock:
             candidates = [other for other in self._waiting if other is not request]
@@ -100,11 +100,11 @@ class TextBatches:
         self._take_out(batch)
         return batch
 
-    def _take_out(self, requests: Sequence[_Request]) -> None:
+    def _take_out(self, requests: Sequence[_WaitingRequest]) -> None:
         with self._lock:
             self._waiting = [request for request in self._waiting if request not in requests]
 
-    def _compute(self, batch: Sequence[_Request]) -> None:
+    def _compute(self, batch: Sequence[_WaitingRequest]) -> None:
         texts = [text for request in batch for text in request.texts]
         vectors, tokens = self.encode(batch[0].loaded, texts, batch[0].prompt_name)
 
@@ -115,7 +115,7 @@ class TextBatches:
             start = end
 
 
-def _fit_together(requests: Sequence[_Request]) -> bool:
+def _fit_together(requests: Sequence[_WaitingRequest]) -> bool:
     """Tell whether texts are few enough, and similar enough in length, for one step."""
     lengths = [len(text) for request in requests for text in request.texts]
     # The model fills each text up to the longest one.

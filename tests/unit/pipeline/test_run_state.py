@@ -14,7 +14,7 @@ from tunetrail.data.feature_engineering.features import engineer_features
 from tunetrail.data.rows import records_of, rows_frame
 from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.errors import SampleError, TrainingError, UserError
-from tunetrail.pipeline.run_state import RunState, remove_leftovers, working_folder
+from tunetrail.pipeline.run_state import SavedRunState, remove_leftovers, working_folder
 from tunetrail.samples import SampleKind, parse_sample
 
 TEXTS = ["the river opens 3 doors", "a violin counts to 12", "walnut 🌰 and naïve é", "no end"]
@@ -74,8 +74,8 @@ def train_rows(shape: str) -> pd.DataFrame:
     return engineer_features(rows_, np.full(len(rows_), 7), 64, FeatureEngineeringConfig()).rows
 
 
-def saved(folder: Path) -> RunState:
-    state = RunState(folder=folder)
+def saved(folder: Path) -> SavedRunState:
+    state = SavedRunState(folder=folder)
     state.save()
     return state
 
@@ -88,7 +88,7 @@ def test_run_state_gives_back_steps_in_order_and_what_they_rest_on(tmp_path: Pat
     state.steps["evaluation"] = {"added": []}
     state.save()
 
-    opened = RunState.open(tmp_path)
+    opened = SavedRunState.open(tmp_path)
 
     assert list(opened.steps) == ["validation", "training", "evaluation"]
     assert opened == state
@@ -112,7 +112,7 @@ def test_run_state_refuses_a_folder_without_a_state_in_one_line(
     if content is not None:
         (tmp_path / "state.json").write_text(content)
     with pytest.raises(UserError, match=message) as raised:
-        RunState.open(tmp_path)
+        SavedRunState.open(tmp_path)
     assert "\n" not in str(raised.value) and "tunetrail train" in str(raised.value)
 
 
@@ -157,14 +157,14 @@ def test_run_state_is_opened_only_if_all_of_it_is_there(tmp_path: Path) -> None:
         state.steps[step] = {}
         state.save()
 
-    RunState.open(tmp_path)
+    SavedRunState.open(tmp_path)
 
     for name in ("train.parquet", "augmented.parquet", "prepared/rows/test.parquet"):
         (tmp_path / name).rename(tmp_path / "elsewhere")
         with pytest.raises(UserError, match=rf"{name} must be readable to resume the run"):
-            RunState.open(tmp_path)
+            SavedRunState.open(tmp_path)
         (tmp_path / "elsewhere").rename(tmp_path / name)
-    RunState.open(tmp_path)
+    SavedRunState.open(tmp_path)
 
 
 @pytest.mark.parametrize("job", ["fit", "fold-2", "fold-1-not-augmented"])
@@ -174,7 +174,7 @@ def test_run_state_is_opened_only_if_its_jobs_can_go_on(tmp_path: Path, job: str
     (tmp_path / job / "checkpoints" / "last.ckpt").write_bytes(b"PK")
 
     with pytest.raises(UserError, match=r"last.ckpt must be a whole checkpoint"):
-        RunState.open(tmp_path)
+        SavedRunState.open(tmp_path)
 
 
 NEEDED = [

@@ -42,7 +42,7 @@ _NEXT_ROLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ValueRule:
     """A test of a value, the check that a value fails with it, and what is wrong with the value."""
 
     check: str
@@ -105,10 +105,10 @@ class ColumnRules:
         """Collect the rules of the checks that are on."""
         values = column_type(column)
         type_reason, type_test = _TYPE_RULES[values]
-        self._type_rule = Rule("rows.wrong_type", f"{column} {type_reason}", type_test)
+        self._type_rule = ValueRule("rows.wrong_type", f"{column} {type_reason}", type_test)
 
         rules = [
-            Rule(check, f"{column} {reason}", test)
+            ValueRule(check, f"{column} {reason}", test)
             for check, reason, test in _CONTENT_RULES.get(values, ())
         ]
         if values in (ColumnType.TEXT, ColumnType.MESSAGES, ColumnType.TURNS):
@@ -116,14 +116,14 @@ class ColumnRules:
         self._content_rules = [rule for rule in rules if is_active(rule.check, config)]
         self._checks_type = is_active("rows.wrong_type", config)
 
-    def broken_by(self, value: Any) -> list[Rule]:
+    def broken_by(self, value: Any) -> list[ValueRule]:
         """Return the rules that a value breaks; a value of the wrong type breaks only that rule."""
         if not self._type_rule.test(value):
             return [self._type_rule] if self._checks_type else []
         return [rule for rule in self._content_rules if not rule.test(value)]
 
 
-def _length_rules(column: str, config: ValidationConfig) -> list[Rule]:
+def _length_rules(column: str, config: ValidationConfig) -> list[ValueRule]:
     shortest, longest = config.min_characters, config.max_characters
 
     def is_long_enough(value: Any) -> bool:
@@ -137,8 +137,8 @@ def _length_rules(column: str, config: ValidationConfig) -> list[Rule]:
     too_short = f"{column} is shorter than {shortest} characters"
     too_long = f"{column} is longer than {longest} characters"
     return [
-        Rule("rows.too_short", too_short, is_long_enough),
-        Rule("rows.too_long", too_long, is_short_enough),
+        ValueRule("rows.too_short", too_short, is_long_enough),
+        ValueRule("rows.too_long", too_long, is_short_enough),
     ]
 
 

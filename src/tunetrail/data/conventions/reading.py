@@ -33,7 +33,7 @@ from tunetrail.samples.parsing import parser_of, present_values
 __all__ = ["IngestAccount", "Rejections", "RowReader", "embedding", "language_model"]
 
 _MOST_REASONS = 100
-_MOST_LAYOUTS = 64
+_MOST_READINGS = 64
 _SHOWN_ROWS = 3
 # The values in a reason differ from row to row, the reason is the same.
 _VALUE = re.compile(r"got .*|'[^']*'|\[[^\]]*\]|\d+", re.DOTALL)
@@ -134,7 +134,7 @@ class RowReader:
         self.account = IngestAccount()
         check_targets(self.mapping, known_columns(kind), str(kind))
         # The rows of a file have few different sets of columns.
-        self._layouts: dict[tuple[str, ...], _Layout] = {}
+        self._readings: dict[tuple[str, ...], _RowReading] = {}
         self._gatherings: dict[str, Gathering] = {}
 
     def read(self, row: Row) -> list[Sample]:
@@ -145,10 +145,10 @@ class RowReader:
         """
         columns = renamed(row, self.mapping) if self.mapping else row
         present = present_values(columns)
-        layout = self._layout_of(columns, present)
-        convention = layout.convention
-        if convention is None or _holds_texts(present, layout.own):
-            sample = layout.parse(present)
+        reading = self._reading_of(columns, present)
+        convention = reading.convention
+        if convention is None or _holds_texts(present, reading.shared_columns):
+            sample = reading.parse(present)
             # Nearly all rows: they have no column that could be unused.
             if not sample.metadata:
                 return [sample]
@@ -158,7 +158,7 @@ class RowReader:
             self._gathering_of(convention).add(position, present)
             samples = []
         else:
-            samples = self._samples_by(convention, present, layout.parse)
+            samples = self._samples_by(convention, present, reading.parse)
 
         self.account.add_unused(samples, self.kind, convention.known if convention else ())
         return samples
@@ -192,23 +192,23 @@ class RowReader:
                 self.account.add_unused([sample], self.kind)
                 yield row_number, sample
 
-    def _layout_of(self, row: Row, present: Row) -> "_Layout":
+    def _reading_of(self, row: Row, present: Row) -> "_RowReading":
         """Return how a row is read; raises `SampleError` for a row without a value it needs."""
         key = tuple(present)
-        layout = self._layouts.get(key)
-        if layout is None:
+        reading = self._readings.get(key)
+        if reading is None:
             # The rows of a broken file may all have columns of their own.
-            if len(self._layouts) >= _MOST_LAYOUTS:
-                self._layouts.clear()
-            layout = self._layouts[key] = self._new_layout(row, present)
+            if len(self._readings) >= _MOST_READINGS:
+                self._readings.clear()
+            reading = self._readings[key] = self._new_reading(row, present)
 
-        for column in layout.convention.needs if layout.convention else ():
+        for column in reading.convention.needs if reading.convention else ():
             # In CSV, an empty cell is an empty text.
             if column in row and str(present.get(column, "")).strip() == "":
                 raise missing_column(column)
-        return layout
+        return reading
 
-    def _new_layout(self, row: Row, present: Row) -> "_Layout":
+    def _new_reading(self, row: Row, present: Row) -> "_RowReading":
         try:
             convention = find_convention(present, self.kind)
         except SampleError:
@@ -220,9 +220,9 @@ class RowReader:
 
         known = tuple(convention.known.intersection(present)) if convention else ()
         is_own = convention is not None and set(known) <= set(convention.own)
-        own = known if is_own else ()
+        shared_columns = known if is_own else ()
         parse = parser_of(tuple(present), self.kind)
-        return _Layout(convention=convention, own=own, parse=parse)
+        return _RowReading(convention=convention, shared_columns=shared_columns, parse=parse)
 
     def _gathering_of(self, convention: Convention) -> Gathering:
         name = ", ".join(convention.columns)
@@ -251,17 +251,17 @@ class RowReader:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Layout:
+class _RowReading:
     """How rows with some columns are read.
 
     Attributes:
         convention: What they are read as; None for a sample's own shape.
-        own: The columns that the convention knows, if a sample has the same columns.
+        shared_columns: The columns that the convention knows, if a sample has the same columns.
         parse: Makes the sample of such a row that is in a shape of its own.
     """
 
     convention: Convention | None
-    own: tuple[str, ...]
+    shared_columns: tuple[str, ...]
     parse: Callable[[dict[str, Any]], Sample]
 
 

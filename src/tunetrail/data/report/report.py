@@ -56,7 +56,7 @@ class _Sample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RenderedReport:
+class DataReportPage:
     """The page of prepared rows, and its pictures as files of their own.
 
     Attributes:
@@ -68,7 +68,7 @@ class RenderedReport:
     pictures: tuple[Mapping[str, bytes], ...]
 
 
-def render(data: ReportData) -> RenderedReport:
+def render(data: ReportData) -> DataReportPage:
     """Return the report as the text of one HTML file; the same data always gives the same text.
 
     Apart from the pictures, the text stays short whatever the session's size: tables show samples,
@@ -77,7 +77,7 @@ def render(data: ReportData) -> RenderedReport:
     pictures = tuple(pngs(figures(section)) for section in data.sections)
     sections = list(map(_section_values, data.sections, pictures))
     html = _TEMPLATE.render(data=data, sections=sections, shown_examples=_SHOWN_EXAMPLES)
-    return RenderedReport(html=html, pictures=pictures)
+    return DataReportPage(html=html, pictures=pictures)
 
 
 def headline(section: ReportSection) -> str:

@@ -20,7 +20,7 @@ from tunetrail.data.flow.prepared import (
     PreparedSession,
     side_file,
 )
-from tunetrail.data.report.report import RenderedReport, render
+from tunetrail.data.report.report import DataReportPage, render
 from tunetrail.data.report.report_data import ReportData, ReportSection
 from tunetrail.data.sides import SIDES
 from tunetrail.paths import private_folder, write_private_text
@@ -73,7 +73,7 @@ def report_section(session: PreparedSession, name: str, max_length: int | None) 
     )
 
 
-def write_report(data: ReportData, path: Path) -> RenderedReport:
+def write_report(data: ReportData, path: Path) -> DataReportPage:
     """Write the report to an HTML file, and return it."""
     rendered = render(data)
     write_private_text(path, rendered.html)

@@ -37,7 +37,7 @@ _EXAMPLE_LISTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderedReport:
+class EvaluationReportPage:
     """The page of a run, and what it shows as files of their own.
 
     Attributes:
@@ -51,7 +51,7 @@ class RenderedReport:
     metrics: Mapping[str, Sequence[MetricLine]]
 
 
-def render_report(report: RunReport) -> RenderedReport:
+def render_report(report: RunReport) -> EvaluationReportPage:
     """Return the report as the text of one HTML file, with its pictures and tables."""
     pictures, metrics, sections = {}, {}, []
     for model in report.models:
@@ -60,7 +60,7 @@ def render_report(report: RunReport) -> RenderedReport:
         pictures[model.model_type], metrics[model.model_type] = of_model, lines
         sections.append(_section(model, of_model, lines))
     html = _TEMPLATE.render(report=report, sections=sections, shown_examples=_SHOWN_EXAMPLES)
-    return RenderedReport(html=html, pictures=pictures, metrics=metrics)
+    return EvaluationReportPage(html=html, pictures=pictures, metrics=metrics)
 
 
 def _section(

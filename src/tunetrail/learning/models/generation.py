@@ -41,7 +41,7 @@ _CHARACTERS_PER_TOKEN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class _LineRequest:
     instruction: str
     opening: str
     text: str
@@ -72,7 +72,7 @@ class TextWriter:
     temperature: float = 0.7
     batch_size: int = 16
     device: torch.device = CPU
-    _written: dict[_Request, str] = field(default_factory=dict, repr=False, compare=False)
+    _written: dict[_LineRequest, str] = field(default_factory=dict, repr=False, compare=False)
 
     def write(self, instruction: str, texts: Sequence[str], opening: str = "") -> list[str]:
         """Return one line for each text; a repeated text gets a new line each time.
@@ -89,7 +89,7 @@ class TextWriter:
         copies: Counter[str] = Counter()
         requests = []
         for text in texts:
-            request = _Request(instruction, opening, text, copies[text])
+            request = _LineRequest(instruction, opening, text, copies[text])
             requests.append(request)
             copies[text] += 1
 
@@ -107,7 +107,7 @@ class TextWriter:
                 self._written.update(zip(batch, lines, strict=True))
         return [self._written[request] for request in requests]
 
-    def _prompt(self, request: _Request) -> list[int]:
+    def _prompt(self, request: _LineRequest) -> list[int]:
         """Return the tokens of the request, with as much of its text as there is room for."""
         positions = getattr(self.model.model.config, "max_position_embeddings", None)
         longest = max(1, min(LONGEST_PROMPT, (positions or LONGEST_PROMPT) - self.max_new_tokens))
@@ -128,7 +128,7 @@ class TextWriter:
             offsets = encoded["offset_mapping"]
             text = text[: offsets[-surplus][0]] if surplus < len(offsets) else ""
 
-    def _render(self, request: _Request, text: str) -> str:
+    def _render(self, request: _LineRequest, text: str) -> str:
         question = f"{request.instruction}\n\n{text}"
         if not self.model.tokenizer.chat_template:
             return f"{question}\n\n{request.opening}"
@@ -146,7 +146,7 @@ class TextWriter:
         encoded = tokenizer(text, add_special_tokens=not has_template, verbose=False)
         return list(encoded["input_ids"])
 
-    def _lines(self, prompts: Sequence[list[int]], requests: Sequence[_Request]) -> list[str]:
+    def _lines(self, prompts: Sequence[list[int]], requests: Sequence[_LineRequest]) -> list[str]:
         """Return the lines written after a batch of prompts."""
         model, tokenizer = self.model.model, self.model.tokenizer
 
@@ -174,7 +174,7 @@ class TextWriter:
         answers = tokenizer.batch_decode(written, skip_special_tokens=True)
         return list(map(_first_line, answers, is_end.any(dim=1).tolist()))
 
-    def _seed_of(self, request: _Request) -> int:
+    def _seed_of(self, request: _LineRequest) -> int:
         fields = (self.seed, request.instruction, request.opening, request.text, request.copy)
         text = "\0".join(map(str, fields))
         digest = hashlib.sha256(text.encode(errors="replace")).digest()

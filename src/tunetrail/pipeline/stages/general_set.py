@@ -18,7 +18,7 @@ from tunetrail.errors import ConfigError, SampleError
 from tunetrail.evaluation.comparison import Comparison, compare
 from tunetrail.pipeline.additional_shapes import without_twins
 from tunetrail.pipeline.general_file import GENERAL_FILE, GeneralFile
-from tunetrail.pipeline.run_state import RunState
+from tunetrail.pipeline.run_state import SavedRunState
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.earlier_sessions import primary_scores
 from tunetrail.pipeline.stages.fit import FittedModel
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 _LEAST_ROWS = 2
 
 
-def check_same_file(general_file: GeneralFile | None, state: RunState) -> None:
+def check_same_file(general_file: GeneralFile | None, state: SavedRunState) -> None:
     """Raise `ConfigError` if the general file isn't the one with which a run began."""
     if general_file is None or state.general_file is None:
         return
