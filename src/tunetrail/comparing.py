@@ -103,9 +103,11 @@ def log_comparison(
     Returns:
         The id of the run.
     """
-    config = TrackingConfig(uri=tracking_uri or TrackingConfig().uri)
-    if experiment is not None:
-        config.experiment = experiment
+    default = TrackingConfig()
+    config = TrackingConfig(
+        uri=tracking_uri or default.uri,
+        experiment=default.experiment if experiment is None else experiment,
+    )
     names = [model.name for model in comparison.models]
     run = Tracker(config).start_run(
         f"compare {' '.join(names)}", tags={"tunetrail.compared": " ".join(names)}

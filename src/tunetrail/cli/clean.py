@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunetrail.cache import ResultCache
-from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.command_parser import CommandParser, like_setting
 from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_database, add_uri
 from tunetrail.cli.terminal import new_table, printable, say
@@ -47,8 +47,6 @@ _KEEP_VERSIONS = 3
 def clean(arguments: list[str]) -> int:
     """Run `tunetrail clean`."""
     options = _parse(arguments)
-    # Checked like the settings of the same names.
-    retention = RetentionConfig(keep_versions=options.keep_versions, keep_days=options.keep_days)
     # Imported only after parsing: --help doesn't wait for MLflow.
     from tunetrail.deployment.clean import Cleaner, remove_all
     from tunetrail.stores.database import DatabaseManager
@@ -64,8 +62,8 @@ def clean(arguments: list[str]) -> int:
             model_dir=Path(options.model_dir).absolute(),
             output_dir=Path(options.output_dir).absolute(),
             cache=cache,
-            keep_versions=retention.keep_versions or _KEEP_VERSIONS,
-            keep_days=retention.keep_days,
+            keep_versions=options.keep_versions,
+            keep_days=options.keep_days,
         )
         kept, items = cleaner.kept(), cleaner.items()
         removed, failures = ([], []) if options.dry_run else remove_all(items)
@@ -97,14 +95,23 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add_output_options(parser)
     versions_help = "how many versions of each model stay (default: %(default)s)"
     parser.add_argument(
-        "--keep-versions", type=int, default=_KEEP_VERSIONS, metavar="N", help=versions_help
+        "--keep-versions",
+        type=like_setting(RetentionConfig, "keep_versions", int),
+        default=_KEEP_VERSIONS,
+        metavar="N",
+        help=versions_help,
     )
-    days = RetentionConfig().keep_days
     days_help = (
         "for how many days runs that failed can be resumed, and logs and cached results stay "
         "(default: %(default)s)"
     )
-    parser.add_argument("--keep-days", type=int, default=days, metavar="N", help=days_help)
+    parser.add_argument(
+        "--keep-days",
+        type=like_setting(RetentionConfig, "keep_days", int),
+        default=RetentionConfig().keep_days,
+        metavar="N",
+        help=days_help,
+    )
 
     add_database(parser, "database of runs and ledger")
     add_uri(parser)

@@ -1,12 +1,42 @@
 """Parses a command's options, and says of a wrong one in one line what it must be."""
 
 import argparse
+import dataclasses
 import re
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 from tunetrail.errors import UserError, did_you_mean
 
+_Value = TypeVar("_Value", int, str)
+
 _TYPES = {"int": "a whole number", "float": "a number"}
+
+
+def like_setting(
+    section: type, name: str, convert: Callable[[str], _Value]
+) -> Callable[[str], _Value]:
+    """Return the type of an option whose values have to satisfy the rule of a setting.
+
+    Its error names the option, which is what was typed, and not the setting.
+
+    Args:
+        section: The section of the settings, a dataclass.
+        name: The name of the setting in it.
+        convert: Turns the text into a value, such as `int`.
+    """
+    (field,) = (field for field in dataclasses.fields(section) if field.name == name)
+    rule = field.metadata["rule"]
+
+    def checked(text: str) -> Any:
+        value = convert(text)
+        if not rule.allows(value):
+            raise argparse.ArgumentTypeError(f"must be {rule.text}, got {value!r}")
+        return value
+
+    # argparse names the type of a text that can't be converted.
+    checked.__name__ = getattr(convert, "__name__", "")
+    return checked
 
 
 class CommandParser(argparse.ArgumentParser):

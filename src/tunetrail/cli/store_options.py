@@ -2,6 +2,7 @@
 
 import argparse
 
+from tunetrail.cli.command_parser import like_setting
 from tunetrail.config import TrackingConfig, default_database_url
 
 _URI = TrackingConfig().uri
@@ -31,9 +32,13 @@ def add_uri(parser: argparse.ArgumentParser, *, default: str = _URI) -> None:
 
 def add_experiment(parser: argparse.ArgumentParser, meaning: str) -> None:
     """Add the option `--experiment`, of which the command makes what `meaning` says."""
-    experiment = TrackingConfig().experiment
-    help_text = f"{meaning} (default: %(default)s)"
-    parser.add_argument("--experiment", default=experiment, metavar="NAME", help=help_text)
+    parser.add_argument(
+        "--experiment",
+        type=like_setting(TrackingConfig, "experiment", str),
+        default=TrackingConfig().experiment,
+        metavar="NAME",
+        help=f"{meaning} (default: %(default)s)",
+    )
 
 
 def add_version_stores(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """What a run kept of one family, so that it can be repeated and compared."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -68,19 +68,22 @@ class RecordedFamily:
         inputs = self.data.inputs.dataset_inputs if self.data.inputs else []
         return {(item.dataset.name, item.tags[0].value, item.dataset.digest) for item in inputs}
 
+    @cached_property
     def row_digests(self) -> RowDigests | None:
-        """Return the digests of the rows that it was given; None if it kept none."""
+        """The digests of the rows that it was given; None if it kept none."""
         if ROW_DIGESTS not in self.artifacts:
             return None
         with scratch_folder() as folder:
             return RowDigests.read(self.run.download(ROW_DIGESTS, folder))
 
     @cached_property
-    def benchmark_rows(self) -> dict[str, Any]:
-        """The `shape` and `row_ids` of the earlier sessions' rows; empty if there were none."""
+    def benchmark_row_ids(self) -> Sequence[int]:
+        """The rows of earlier sessions that it was scored on; empty if there were none."""
         folder = BENCHMARK_ROWS.partition("/")[0]
-        is_kept = BENCHMARK_ROWS in self.run.artifacts(folder)
-        return self.run.read_dict(BENCHMARK_ROWS) if is_kept else {}
+        if BENCHMARK_ROWS not in self.run.artifacts(folder):
+            return ()
+        row_ids: list[int] = self.run.read_dict(BENCHMARK_ROWS)["row_ids"]
+        return row_ids
 
     def root_at_start(self) -> str | None:
         """Return the version that the training began with; None for the base model."""

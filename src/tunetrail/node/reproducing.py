@@ -187,20 +187,8 @@ class _Repetition:
             family=family.family,
             session_ids=self.session_ids,
             prefix=self.settings.tracking.prefix,
-            row_ids=frozenset(family.benchmark_rows.get("row_ids", ())),
+            row_ids=frozenset(family.benchmark_row_ids),
         )
-
-    def _lost_benchmark_rows(self, family: RecordedFamily) -> list[Difference]:
-        """Return a difference if rows of earlier sessions have left the benchmark since."""
-        then = family.benchmark_rows
-        if not then:
-            return []
-        _, session_of_row = self._benchmark(family).rows(then["shape"])
-        lost = len(then["row_ids"]) - len(session_of_row)
-        if not lost:
-            return []
-        name = f"{lost} of {len(then['row_ids'])} rows of earlier sessions have left the benchmark"
-        return [Difference(kind="row", name=name)]
 
     def _frames(self, family: RecordedFamily) -> Iterator[pd.DataFrame]:
         """Yield all samples of the family that the sessions have now."""
@@ -211,12 +199,12 @@ class _Repetition:
         return chain.from_iterable(sessions)
 
     def _row_changes(self, family: RecordedFamily) -> SampleChanges | None:
-        then = family.row_digests()
+        then = family.row_digests
         return None if then is None else then.changes_to(digest_rows(self._frames(family)))
 
     def _rows(self, family: RecordedFamily, session_id: str) -> Iterator[pd.DataFrame]:
         """Yield the rows of a session that the run was given, without what has come since."""
-        then = family.row_digests()
+        then = family.row_digests
         for frame in session_frames(self.database, session_id, family.family):
             if then is not None:
                 # Ids only grow: an unknown row has come since.
@@ -249,7 +237,7 @@ class _Repetition:
             rows=rows,
             differences=[
                 *_row_differences(rows),
-                *self._lost_benchmark_rows(family),
+                *_benchmark_differences(family, repeated),
                 *_input_differences(family, repeated),
             ],
             metrics=metric_pairs(family.metrics, repeated.metrics),
@@ -313,6 +301,16 @@ class _Repetition:
             run=run,
             resumed=run,
         )
+
+
+def _benchmark_differences(family: RecordedFamily, repeated: RecordedFamily) -> list[Difference]:
+    """Return a difference if rows of earlier sessions have left the benchmark since."""
+    scored = len(family.benchmark_row_ids)
+    lost = scored - len(repeated.benchmark_row_ids)
+    if not lost:
+        return []
+    name = f"{lost} of {scored} rows of earlier sessions have left the benchmark"
+    return [Difference(kind="row", name=name)]
 
 
 def _not_repeated(family: RecordedFamily, rows: SampleChanges | None) -> FamilyReproduction:

@@ -3,6 +3,7 @@ import argparse
 import pytest
 
 from tunetrail.cli.command_parser import CommandParser
+from tunetrail.cli.store_options import add_experiment
 from tunetrail.errors import UserError
 
 
@@ -43,3 +44,14 @@ def test_a_wrong_argument_is_explained_in_one_line(
         parser.parse_args(words)
 
     assert str(raised.value) == f"{message} `tunetrail try --help` shows the arguments."
+
+
+@pytest.mark.parametrize("value", ["", " " * 3, "x" * 501])
+def test_an_option_with_the_rule_of_a_setting_is_named_as_it_was_typed(value: str) -> None:
+    parser = CommandParser(prog="tunetrail try")
+    add_experiment(parser, "where runs go")
+
+    with pytest.raises(UserError, match=r"^--experiment must be a name of 1 to 500 characters, "):
+        parser.parse_args(["--experiment", value])
+
+    assert parser.parse_args(["--experiment", "mine"]).experiment == "mine"

@@ -205,8 +205,9 @@ def test_an_empty_folder_has_nothing_to_clean_and_gets_no_stores(
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--keep-versions", "1", "retention.keep_versions must be at least 2, as root and"),
-        ("--keep-days", "-1", "retention.keep_days must be at least 0, got -1."),
+        ("--keep-versions", "1", "--keep-versions must be at least 2, as root and"),
+        ("--keep-days", "-1", "--keep-days must be at least 0, got -1."),
+        ("--keep-days", "many", "--keep-days must be a whole number, got 'many'."),
         ("--database", "mysql://host/name", "database.url must be sqlite:///FILE or"),
     ],
 )
