@@ -164,7 +164,9 @@ def _read_model(run: TrackedRun, model_type: str, folder: Path) -> ModelReport:
         if step is not None:
             steps[name] = step
     if "comparison" not in steps:
-        raise UserError(f"run must have a readable {COMPARISON_ARTIFACT}, got {missing[-1]}.")
+        raise UserError(
+            f"run must have a readable {COMPARISON_ARTIFACT}, got {missing[-1]}. Name another run."
+        )
 
     return ModelReport(
         model_type=model_type,

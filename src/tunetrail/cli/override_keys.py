@@ -45,9 +45,10 @@ def check_keys(overrides: Sequence[str]) -> None:
 
 
 def with_signs(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides with the plus that Hydra wants for a new name of the user's own.
+    """Return the overrides with `++` before names that users make up, such as a callback's.
 
-    Two of them, since an option of a group, such as `callbacks=ema`, may have made the name.
+    Hydra wants a plus before a key that isn't there yet. With two, it doesn't mind one that an
+    option of a group, such as `callbacks=ema`, has added already.
     """
     signed = []
     for override in overrides:

@@ -89,8 +89,8 @@ class Retention:
             if str(version.version) in present.kept:
                 needed = present.kept[str(version.version)]
                 raise DeploymentError(
-                    f"{self.moves.name}/{version.version} must not be needed to be deleted, got "
-                    f"one that stays ({needed})."
+                    f"{self.moves.name}/{version.version} must not be needed any more to be "
+                    f"deleted, but it stays ({needed})."
                 )
             # A deletion that a kill had interrupted: whoever takes the lock finishes it.
             if self.moves.alias.find(str(version.version)) is None:

@@ -29,7 +29,8 @@ def restore_start(module: TrainedModule, start: Mapping[str, Tensor] | None) -> 
 
     Args:
         module: The module.
-        start: The result of `starting_weights` at the start.
+        start: What `starting_weights` returned before the training; without it, the whole model
+            is read from its folder again.
     """
     if start is not None:
         load_whole(module, start, strict=False)

@@ -96,7 +96,10 @@ def to_gguf(original: Original, folder: Path) -> Agreement:
     gguf_file.write_gguf(described, file, file.stem, original.precision)
 
     if gguf_file.vocabulary_of_gguf(file) != gguf_file.tokens_by_id(original.model):
-        raise DeploymentError("the GGUF file must have the tokenizer's tokens, got others.")
+        raise DeploymentError(
+            "the GGUF file must have the tokenizer's tokens, got others: this tokenizer can't be "
+            "written as GGUF. Export the model with --to merged."
+        )
     written = gguf_file.read_gguf(file, original.model.tokenizer)
     outputs, expected = original.flavor.outputs(written, PROBES), original.outputs()
     # What rounding to halves changes grows with the logits, which reach tens; the file itself has

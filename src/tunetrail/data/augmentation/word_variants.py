@@ -44,16 +44,16 @@ def with_words_dropped(text: str, rate: float, generator: np.random.Generator) -
     """Drop words, never all, together with the white space after them."""
     pieces = _GAP.split(text)
     # Words are at the even positions, white space at the odd ones.
-    words = [position for position in range(0, len(pieces), 2) if pieces[position]]
-    if len(words) < 2:
+    word_positions = [position for position in range(0, len(pieces), 2) if pieces[position]]
+    if len(word_positions) < 2:
         return None
 
-    is_dropped = _draw_words(len(words), rate, generator)
+    is_dropped = _draw_words(len(word_positions), rate, generator)
     # An empty text would teach nothing.
     if is_dropped.all():
-        is_dropped[generator.integers(len(words))] = False
+        is_dropped[generator.integers(len(word_positions))] = False
 
-    for position in np.array(words)[is_dropped]:
+    for position in np.array(word_positions)[is_dropped]:
         pieces[position] = ""
         if position + 1 < len(pieces):
             pieces[position + 1] = ""

@@ -254,12 +254,15 @@ class SketchBook:
     def near_duplicates(self, similarity: float, included: Mask | None = None) -> Integers:
         """Return the older row that makes each row dispensable, -1 for a row that stays.
 
-        A row is dispensable if an older row that stays has the same shape, label, score, vector,
-        system turns and roles, and similar texts: each text, and all of them together, have a
-        Jaccard index of at least `similarity`. Numbers are the same in both, and
-        `say_something_else` has no other objection. Exact duplicates are left to
-        `exact_duplicates`; the oldest of them stands for all. With a similarity of 0 every row
-        stays.
+        A row is dispensable if an older row stays that says the same:
+
+        - its shape, label, score, vector, system turns and roles are equal;
+        - its texts are similar: each of them, and all of them together, have a Jaccard index of at
+          least `similarity`;
+        - its numbers are equal, and the words that differ don't `say_something_else`.
+
+        Exact duplicates are left to `exact_duplicates`; the oldest of them stands for all. With a
+        similarity of 0 every row stays.
         """
         index, rows = self._text_index(), self._rows(included)
         if similarity == 0.0:

@@ -95,7 +95,10 @@ def _factors(model: Any, base: Any) -> dict[str, tuple[Tensor, Tensor]]:
         factors[module] = _low_rank(name, weight.double(), base_weight.double())
 
     if not factors:
-        raise UserError("a version must differ from its base model, got the same weights.")
+        raise UserError(
+            "a version must differ from its base model to be exported as an adapter, got the same "
+            "weights. Use the base model itself."
+        )
     return factors
 
 

@@ -174,7 +174,8 @@ def label_record(
     else:
         rendered = render_chat(tokenizer, messages, record.get("tools"), thoughts)
 
-    # The last prompt by itself: its own earlier answers are served as the tokenizer splits them.
+    # Only the last answer is cut off from its prompt before tokenising, as when a model is served:
+    # the answers before it are part of the prompt then.
     start = None if messages is None else rendered.spans[-1][0]
     input_ids, offsets = encode_rendered(tokenizer, rendered.text, start)
     text, spans = rendered.text, rendered.spans
