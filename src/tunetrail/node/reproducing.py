@@ -18,12 +18,16 @@ from tunetrail.deployment.pinned_registry import PinnedRegistry
 from tunetrail.errors import UserError
 from tunetrail.learning.devices import thread_count
 from tunetrail.node.recorded_family import TRAINING, RecordedFamily
+from tunetrail.node.run_differences import (
+    benchmark_differences,
+    input_differences,
+    row_differences,
+)
 from tunetrail.node.started_run import session_tags
 from tunetrail.paths import private_folder
 from tunetrail.pipeline import DataSciencePipeline, Outcome
 from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.environment import (
-    Difference,
     Environment,
     differences_since,
     log_environment,
@@ -236,9 +240,9 @@ class _Repetition:
             reproduction_id=own_run.run_id,
             rows=rows,
             differences=[
-                *_row_differences(rows),
-                *_benchmark_differences(family, repeated),
-                *_input_differences(family, repeated),
+                *row_differences(rows),
+                *benchmark_differences(family, repeated),
+                *input_differences(family, repeated),
             ],
             metrics=metric_pairs(family.metrics, repeated.metrics),
             weights=(then.get("weights_digest"), now["weights_digest"]),
@@ -303,23 +307,13 @@ class _Repetition:
         )
 
 
-def _benchmark_differences(family: RecordedFamily, repeated: RecordedFamily) -> list[Difference]:
-    """Return a difference if rows of earlier sessions have left the benchmark since."""
-    scored = len(family.benchmark_row_ids)
-    lost = scored - len(repeated.benchmark_row_ids)
-    if not lost:
-        return []
-    name = f"{lost} of {scored} rows of earlier sessions have left the benchmark"
-    return [Difference(kind="row", name=name)]
-
-
 def _not_repeated(family: RecordedFamily, rows: SampleChanges | None) -> FamilyReproduction:
     return FamilyReproduction(
         family=family.family.name,
         run_id=family.run.run_id,
         reproduction_id=None,
         rows=rows,
-        differences=_row_differences(rows),
+        differences=row_differences(rows),
     )
 
 
@@ -327,38 +321,3 @@ def _chosen(frame: pd.DataFrame, is_chosen: Any) -> pd.DataFrame:
     """Return some rows of a frame, without the columns that only other shapes have."""
     rows = frame[is_chosen]
     return rows_of_shapes(rows, set(rows["shape"]))
-
-
-def _row_differences(rows: SampleChanges | None) -> list[Difference]:
-    """Return a difference for each row that is gone or says something else."""
-    if rows is None:
-        return []
-    kinds = {"is gone": rows.removed, "has changed": rows.changed}
-    return [
-        Difference(kind="row", name=f"{row_id} {what}")
-        for what, row_ids in kinds.items()
-        for row_id in row_ids
-    ]
-
-
-def _input_differences(then: RecordedFamily, now: RecordedFamily) -> list[Difference]:
-    """Return which prepared rows and which first weights differ."""
-    sides = {(session, purpose): digest for session, purpose, digest in then.sides()}
-    differences = [
-        Difference(
-            kind="prepared rows",
-            name=f"digest of the {purpose} rows of {session}",
-            then=sides.get((session, purpose)),
-            now=digest,
-        )
-        for session, purpose, digest in sorted(now.sides() - then.sides())
-    ]
-
-    old, new = then.training, now.training
-    if old.get("start_digest") not in (None, new["start_digest"]):
-        name = f"digest of {old['started_from']}"
-        differences.append(
-            Difference(kind="model", name=name, then=old["start_digest"], now=new["start_digest"])
-        )
-
-    return differences

@@ -241,18 +241,9 @@ class DataSciencePipeline:
             full_memory,
             working_folder(state.folder),
         ):
-            # Even a run that dies in its first stage has a state that can be resumed.
-            state.save()
-            run.set_tags({FAMILY_TAG: model_type})
-            _log_base_model(context, with_settings=is_own_run)
-            log_general_file(context)
             sinks = _Sinks(on_metrics, on_validation, on_decision)
-            outcomes = _outcomes(context, sessions, sinks, until)
-            # `_outcomes` is a generator: the stages after `until` never begin.
-            for stage, outcome in zip(STAGES, outcomes, strict=True):
-                if stage == until or outcome.state == OutcomeState.PRUNED:
-                    break
-
+            _log_start(context, with_settings=is_own_run)
+            outcome = _last_outcome(context, sessions, sinks, until)
             if outcome.deployment is None:
                 # `succeeded` would mean that nothing is left to do.
                 run.final_state = str(outcome.state)
@@ -300,6 +291,32 @@ class _Sinks(NamedTuple):
     on_metrics: MetricsSink
     on_validation: ValidationSink
     on_decision: Callable[[Deployment], None]
+
+
+def _log_start(context: StageContext, *, with_settings: bool) -> None:
+    """Log what a run begins with.
+
+    Args:
+        context: The run.
+        with_settings: As for `_log_base_model`.
+    """
+    # Even a run that dies in its first stage has a state that can be resumed.
+    context.state.save()
+    context.run.set_tags({FAMILY_TAG: context.model_type})
+    _log_base_model(context, with_settings=with_settings)
+    log_general_file(context)
+
+
+def _last_outcome(
+    context: StageContext, sessions: Mapping[str, SessionRows], sinks: _Sinks, until: str
+) -> Outcome:
+    """Return the outcome of the stage `until`, or of the stage that ends the run before it."""
+    outcomes = _outcomes(context, sessions, sinks, until)
+    # `_outcomes` is a generator: the stages after `until` never begin.
+    for stage, outcome in zip(STAGES, outcomes, strict=True):
+        if stage == until or outcome.state == OutcomeState.PRUNED:
+            break
+    return outcome
 
 
 def _outcomes(

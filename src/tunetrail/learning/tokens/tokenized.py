@@ -183,8 +183,9 @@ class TokenizedTexts:
         self._preprocess = model.preprocess
         self._tokenizer = model.tokenizer
         self._cache = cache
-        # How the tokenizer is called, such as without special tokens.
-        settings = value_fingerprint(model[0].get_config_dict())
+        # How it calls its tokenizer, such as without special tokens.
+        transformer: Any = model[0]
+        settings = value_fingerprint(transformer.get_config_dict())
         tokenizer = tokenizer_identity(model.tokenizer)
         self._identity = f"texts:{tokenizer}:{settings}:{model.max_seq_length}"
         self._ids: dict[tuple[str, str], npt.NDArray[np.int64]] = {}

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -77,33 +77,14 @@ def deploy(
         on_decision: Called once root has moved or the candidate is refused, before the model
             directory follows; again if the run was interrupted right after that.
     """
-    state = context.state
-    step = state.steps.get("deployment")
+    step = context.state.steps.get("deployment")
     if step is not None:
-        decision = Decision.from_dict(step)
-        version = ModelVersion(
-            name=step["name"],
-            version=step["version"],
-            base_model=context.base.canonical_name,
-            digest=step.get("digest"),  # steps of older runs have none
-        )
+        decision, version = Decision.from_dict(step), _registered_version(context, step)
         return _deployment(context, version, decision, evaluation, prepared, fitted)
 
     # The registered version is read again: with the base model, three would be in memory.
     context.models.release()
-    decision = decide(
-        evaluation.comparison,
-        context.settings.gate,
-        evaluation.earlier_sessions,
-        evaluation.general_set,
-        sessions=evaluation.sessions,
-        losing_slices=evaluation.losing_slices,
-        costs=evaluation.costs,
-    )
-    # The evidence reads differently if the candidate is the best of many.
-    if context.selection is not None:
-        decision = replace(decision, reason=f"{decision.reason}; {context.selection}")
-    decision = _unless_blocked(context, decision)
+    decision = _decide(context, evaluation)
     logger.info(
         "%s: deployment, candidate %s (%s)", context.model_type, decision.word, decision.reason
     )
@@ -146,6 +127,33 @@ def deploy(
     # Once this is written, a resumed run does none of the above again.
     context.finish_step("deployment", step)
     return deployment_of(version)
+
+
+def _registered_version(context: StageContext, step: Mapping[str, Any]) -> ModelVersion:
+    """Return the version that an interrupted run has registered already."""
+    return ModelVersion(
+        name=step["name"],
+        version=step["version"],
+        base_model=context.base.canonical_name,
+        digest=step.get("digest"),  # steps of older runs have none
+    )
+
+
+def _decide(context: StageContext, evaluation: Evaluation) -> Decision:
+    """Return what the gate says of the candidate, and of its version if it has one already."""
+    decision = decide(
+        evaluation.comparison,
+        context.settings.gate,
+        evaluation.earlier_sessions,
+        evaluation.general_set,
+        sessions=evaluation.sessions,
+        losing_slices=evaluation.losing_slices,
+        costs=evaluation.costs,
+    )
+    # The evidence reads differently if the candidate is the best of many.
+    if context.selection is not None:
+        decision = replace(decision, reason=f"{decision.reason}; {context.selection}")
+    return _unless_blocked(context, decision)
 
 
 def _unless_blocked(context: StageContext, decision: Decision) -> Decision:
