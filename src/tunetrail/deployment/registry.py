@@ -114,7 +114,7 @@ class Registry:
         """Load a version's model from files that are those that were registered.
 
         Raises:
-            DeploymentError: Its files are gone, broken, or others than those.
+            DeploymentError: Its files are gone or broken, or aren't those that were registered.
         """
         with self.files(version) as folder, explaining_broken_files(self.name, version.uri):
             return self.flavor.load(str(folder))
@@ -124,7 +124,7 @@ class Registry:
         """Yield a private copy of a version's files, compared with those that were registered.
 
         Raises:
-            DeploymentError: The files are gone, or others than those.
+            DeploymentError: The files are gone, or aren't those that were registered.
         """
         with contextlib.ExitStack() as stack:
             with explaining_broken_files(self.name, version.uri):

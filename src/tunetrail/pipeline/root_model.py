@@ -35,7 +35,7 @@ def load_root(
 
     Raises:
         UserError: There is no such family or store, or the family has no root.
-        DeploymentError: The files are gone, broken, or others than those that were promoted.
+        DeploymentError: The files are gone or broken, or aren't those that were promoted.
         TrackingError: The store can't be reached or read.
     """
     source = root_source(

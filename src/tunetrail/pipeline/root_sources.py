@@ -68,7 +68,7 @@ class RootSource(Protocol):
 
         Raises:
             UserError: There is no root.
-            DeploymentError: Its files are gone, broken, or others than those that were promoted.
+            DeploymentError: Its files are gone or broken, or aren't those that were promoted.
         """
 
 

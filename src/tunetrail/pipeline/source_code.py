@@ -148,7 +148,11 @@ def differing_lines(then: str, now: str) -> dict[str, list[int]]:
 
 
 def _lines_of(diff: str) -> dict[tuple[str, int, str], int]:
-    """Return the line in the changed file by path, line in the commit, and text with its sign."""
+    """Return the number in the changed file of each line that a diff adds or removes.
+
+    A line is known by its file's path below the package, its number in the commit, and its text
+    with the sign before it.
+    """
     lines: dict[tuple[str, int, str], int] = {}
     path, old_line, new_line, is_text = "", 0, 0, False
     # What is added in place of removed lines counts as added where the first of them was.

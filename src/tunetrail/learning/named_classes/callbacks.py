@@ -104,7 +104,7 @@ def check_early_stopping(
         objective: The objective that the settings choose for the family.
 
     Raises:
-        ConfigError: It doesn't.
+        ConfigError: One watches a metric that isn't logged, or that is watched already.
     """
     patience, watched = training.early_stopping_patience, training.monitor
     if watched == AUTO and objective == "preference":
