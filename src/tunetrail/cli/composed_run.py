@@ -104,7 +104,8 @@ class _ComposedTask:
     def start(self, overrides: Sequence[str], options: Sequence[str]) -> None:
         """Let Hydra compose the configuration, and run the task, as its options say."""
         import hydra
-        from hydra.core.global_hydra import GlobalHydra
+
+        from tunetrail.cli.remembered_configs import initialized_hydra
 
         has_other_options = bool(set(options) - _SWEEP_OPTIONS)
         if has_other_options or any("hydra.mode=" in override for override in overrides):
@@ -115,8 +116,7 @@ class _ComposedTask:
 
         # Hydra's main function would compose everything once more, only to find the mode.
         mode = "MULTIRUN" if options else "RUN"
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            started: Any = GlobalHydra.instance().hydra
+        with initialized_hydra() as started:
             run = started.multirun if options else started.run
             run("train", self.run_job, [*overrides, f"hydra.mode={mode}"])
 

@@ -13,7 +13,7 @@ from tunetrail.config import MODEL_SECTIONS, TrainRequest, name_of_sessions
 from tunetrail.config.key_suggestions import did_you_mean_key
 from tunetrail.config.trainer import TARGET
 from tunetrail.errors import ConfigError, naming_section
-from tunetrail.paths import conf_dir, experiments_dir
+from tunetrail.paths import experiments_dir
 
 _OPTIONS_WITH_VALUE = (
     *("--cfg", "-c", "--info", "-i", "--package", "-p", "--experimental-rerun"),
@@ -37,10 +37,12 @@ def compose_config(overrides: Sequence[str]) -> Any:
 
 def compose_with_hydra(overrides: Sequence[str]) -> tuple[Any, Any]:
     """Return the composed configuration, and Hydra's own part of it; the schema is registered."""
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from omegaconf import open_dict
 
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    from tunetrail.cli.remembered_configs import initialized_hydra
+
+    with initialized_hydra():
         config = compose("train", list(overrides), return_hydra_config=True)
     hydra = config.hydra
     with open_dict(config):

@@ -13,7 +13,7 @@ from tunetrail.cli.hydra_errors import readable_errors
 from tunetrail.cli.override_keys import check_keys, with_signs
 from tunetrail.config import AUTO, MISSING, TrainRequest
 from tunetrail.config.keys import Setting, all_settings
-from tunetrail.paths import conf_dir, shown_uri
+from tunetrail.paths import shown_uri
 
 _SCHEMA = "train_schema"
 # Keys whose values may hold a password.
@@ -70,14 +70,15 @@ def resolved_settings(overrides: Sequence[str]) -> tuple[TrainRequest, list[Reso
         ConfigError: A key or value isn't allowed.
     """
     text_keys = prepare_hydra()
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from omegaconf import OmegaConf, open_dict
 
+    from tunetrail.cli.remembered_configs import initialized_hydra
     from tunetrail.cli.text_values import keep_text
 
     check_keys(overrides)
     overrides = [keep_text(override, text_keys) for override in with_signs(overrides)]
-    with readable_errors(), initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with readable_errors(), initialized_hydra():
         config = compose("train", list(overrides))
         lacks_session = OmegaConf.is_missing(config, "session_id")
         if lacks_session:

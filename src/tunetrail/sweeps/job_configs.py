@@ -5,7 +5,7 @@ kinds of overrides with Hydra's own compositions.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -57,14 +57,14 @@ class JobConfigLoader(ConfigLoaderImpl):
             [*master_config.hydra.overrides.hydra, *sweep_overrides],
         )
         of_job = parsed[len(parsed) - len(sweep_overrides) :]
-        values, others = _split(of_job, repository)
+        values, others = split_values(of_job, repository.group_exists)
         if any(_overlap(value, other) for value, other in product(values, others)):
             # Their order counts, which a template wouldn't keep.
             return super().load_sweep_config(master_config, sweep_overrides)
 
         config = copy.deepcopy(self._template(master_config, others))
         self._apply_overrides_to_config(values, config)
-        _note_overrides(config, of_job)
+        note_overrides(config, of_job)
         return config
 
     def get_group_options(
@@ -128,16 +128,21 @@ class JobConfigLoader(ConfigLoaderImpl):
         return [self._overrides[override] for override in overrides]
 
 
-def _split(
-    overrides: Sequence[Override], repository: IConfigRepository
+def split_values(
+    overrides: Sequence[Override], is_group: Callable[[str], bool]
 ) -> tuple[list[Override], list[Override]]:
-    """Return the overrides that only set a key which is there, and the others."""
+    """Return the overrides that only set a key which is there, and the others.
+
+    Args:
+        overrides: The overrides.
+        is_group: Tells whether a key is a group of files.
+    """
     values: list[Override] = []
     others: list[Override] = []
     for override in overrides:
         is_plain = override.type == OverrideType.CHANGE and not override.is_sweep_override()
         is_ours = not override.is_hydra_override() and override.package is None
-        is_value = is_plain and is_ours and not repository.group_exists(override.key_or_group)
+        is_value = is_plain and is_ours and not is_group(override.key_or_group)
         (values if is_value else others).append(override)
     return values, others
 
@@ -149,7 +154,7 @@ def _overlap(first: Override, second: Override) -> bool:
     return longer.startswith(shorter)
 
 
-def _note_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
+def note_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Write into a configuration what overrides led to it, as Hydra's loader does."""
     job = config.hydra.job
     ours = [override for override in overrides if not override.is_hydra_override()]
