@@ -198,6 +198,19 @@ def _tracking_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
         yield folder / "template.db"
 
 
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with all tables and no row: its migrations take as long as many a test."""
+    from tunetrail.stores.connection import DatabaseConnection
+
+    folder = tmp_path_factory.mktemp("database")
+    database = DatabaseConnection(f"sqlite:///{folder}/empty.db")
+    with database.transaction():
+        pass
+    database.close()
+    return folder / "empty.db"
+
+
 @pytest.fixture
 def workplace(
     tmp_path: Path,

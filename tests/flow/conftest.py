@@ -209,8 +209,9 @@ def store_rows(
 
 
 @pytest.fixture
-def database(workplace: Path) -> Iterator[DatabaseManager]:
+def database(workplace: Path, migrated_database: Path) -> Iterator[DatabaseManager]:
     """An empty database in the workplace, where the command line looks for it."""
+    shutil.copy(migrated_database, "tunetrail.db")
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         yield manager
 

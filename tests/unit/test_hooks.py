@@ -3,6 +3,7 @@ import hashlib
 import hmac
 import json
 import logging
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -65,7 +66,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[DatabaseManager]:
+def manager(tmp_path: Path, migrated_database: Path) -> Iterator[DatabaseManager]:
+    shutil.copy(migrated_database, tmp_path / "tunetrail.db")
     with DatabaseManager(f"sqlite:///{tmp_path}/tunetrail.db") as manager:
         manager.ingest("s1", [{"text": "a text"}], SampleKind.LLM)
         yield manager

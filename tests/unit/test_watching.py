@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ def pairs(count: int, first: int = 0) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[DatabaseManager]:
+def database(tmp_path: Path, migrated_database: Path) -> Iterator[DatabaseManager]:
+    shutil.copy(migrated_database, tmp_path / "tunetrail.db")
     with DatabaseManager(f"sqlite:///{tmp_path}/tunetrail.db") as database:
         yield database
 

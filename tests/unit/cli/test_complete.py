@@ -22,8 +22,9 @@ RUN_ID = "0f8fad5bd9cb469fa16570867728950e"
 
 
 @pytest.fixture
-def database(workplace: Path) -> str:
+def database(workplace: Path, migrated_database: Path) -> str:
     """A database with two sessions, a failed run and the ledger's line of a version."""
+    shutil.copy(migrated_database, "tunetrail.db")
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         for session_id in ("tickets", "tools"):
             manager.ingest(session_id, [{"text": "a"}], SampleKind.EMBEDDING)

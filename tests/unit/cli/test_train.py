@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ def pairs(count: int = 5) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def session(workplace: Path) -> str:
+def session(workplace: Path, migrated_database: Path) -> str:
     """A session with five pairs and no sample of a language model."""
+    shutil.copy(migrated_database, "tunetrail.db")
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         manager.ingest("s1", pairs(), SampleKind.EMBEDDING)
     return "s1"

@@ -1,5 +1,6 @@
 """What registered versions have learnt from, as the ledger says."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from tunetrail.stores.ledger import pack_row_ids
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[DatabaseManager]:
+def database(tmp_path: Path, migrated_database: Path) -> Iterator[DatabaseManager]:
+    shutil.copy(migrated_database, tmp_path / "tunetrail.db")
     with DatabaseManager(f"sqlite:///{tmp_path}/tunetrail.db") as manager:
         yield manager
 

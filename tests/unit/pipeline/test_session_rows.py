@@ -1,6 +1,7 @@
 """Which session drift is measured from."""
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,9 @@ FAMILY = family_named("embedding")
 
 
 @pytest.fixture
-def database(workplace: Path) -> Iterator[DatabaseManager]:
+def database(workplace: Path, migrated_database: Path) -> Iterator[DatabaseManager]:
     """Three sessions with a row each, and one for the language model."""
+    shutil.copy(migrated_database, "tunetrail.db")
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         for session_id in ("first", "second", "third"):
             manager.ingest(session_id, [{"text": session_id}], SampleKind.EMBEDDING)

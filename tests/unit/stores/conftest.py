@@ -1,5 +1,6 @@
 """A database for each test: SQLite, and PostgreSQL if TUNETRAIL_TEST_POSTGRES names one."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def manager(url: str) -> Iterator[DatabaseManager]:
+def manager(url: str, migrated_database: Path) -> Iterator[DatabaseManager]:
     """Yield the manager of an empty database."""
+    if url.startswith("sqlite:///"):
+        shutil.copy(migrated_database, url.removeprefix("sqlite:///"))
     with DatabaseManager(url) as manager:
         yield manager

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,8 +35,9 @@ def tracker(tracking: TrackingConfig) -> Tracker:
 
 
 @pytest.fixture
-def database(workplace: Path) -> Iterator[DatabaseManager]:
+def database(workplace: Path, migrated_database: Path) -> Iterator[DatabaseManager]:
     """A database with the session s1."""
+    shutil.copy(migrated_database, workplace / "tunetrail.db")
     with DatabaseManager(f"sqlite:///{workplace}/tunetrail.db") as manager:
         manager.ingest("s1", [{"text": "a"}], SampleKind.EMBEDDING)
         yield manager
