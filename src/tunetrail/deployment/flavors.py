@@ -80,6 +80,8 @@ class EmbeddingFlavor:
             mlflow_model=metadata,
             signature=signature,
             pip_requirements=requirements,
+            # The version gets a card of tunetrail's own.
+            create_model_card=False,
         )
 
     def load(self, folder: str) -> Any:

@@ -14,6 +14,8 @@ def test_embedding_flavor_keeps_the_prompts(tiny_embedding_model: str, tmp_path:
     EmbeddingFlavor().save(model, tmp_path / "saved", Model())
     loaded = EmbeddingFlavor().load(str(tmp_path / "saved"))
 
+    # The card of a version is tunetrail's own.
+    assert not list((tmp_path / "saved").rglob("README.md"))
     assert (
         loaded.prompts == {"query": "query: ", "document": "passage: "}
         and loaded.default_prompt_name is None
