@@ -73,7 +73,7 @@ def quieten() -> None:
         return
     os.environ.update(_quiet_settings())
     for name, level in _QUIET_LEVELS.items():
-        logging.getLogger(name).setLevel(level)
+        _set_level(logging.getLogger(name), level)
     if _BARS in sys.modules:
         sys.modules[_BARS].disable_progress_bar()
 
@@ -192,11 +192,17 @@ def _quiet_settings() -> dict[str, str]:
 @contextmanager
 def _level(logger: logging.Logger, level: int) -> Iterator[None]:
     before = logger.level
-    logger.setLevel(level)
+    _set_level(logger, level)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        _set_level(logger, before)
+
+
+def _set_level(logger: logging.Logger, level: int) -> None:
+    """Set a logger's level, unless it is that already: each time, all loggers forget what is on."""
+    if logger.level != level:
+        logger.setLevel(level)
 
 
 @contextmanager
