@@ -1,5 +1,6 @@
 """`tunetrail doctor` of a workplace in which nothing is wrong."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,12 @@ def test_doctor_of_a_local_store_waits_for_no_library(
         "print(*({'mlflow', 'torch', 'hydra'} & set(sys.modules)))"
     )
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    # What dead processes of others have left on this machine doesn't count.
+    environment = {**os.environ, "TMPDIR": str(workplace)}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-2:] == ["nothing is wrong", ""]

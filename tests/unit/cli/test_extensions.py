@@ -2,6 +2,8 @@
 
 import json
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from tests.commands import CallMain
@@ -135,8 +137,10 @@ def test_a_mistake_is_one_line_with_what_was_meant(
 
 
 def test_doctor_lists_extensions_and_names_a_broken_one(
-    package: None, workplace: object, call_main: CallMain
+    package: None, workplace: Path, call_main: CallMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What dead processes of others have left on this machine doesn't count.
+    monkeypatch.setattr(tempfile, "tempdir", str(workplace))
     result = call_main("doctor", "--json")
 
     listed = json.loads(result.out)["extensions"]
