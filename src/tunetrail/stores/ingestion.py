@@ -20,7 +20,6 @@ from tunetrail.data.conventions.reading import IngestAccount, RowReader
 from tunetrail.errors import SampleError
 from tunetrail.plain_values import NOT_PLAIN, plain_values, texts_as_json
 from tunetrail.samples import BrokenRow, LeftOut, Sample, SampleKind, SourceRow
-from tunetrail.samples.values import shortened
 from tunetrail.stores.connection import (
     DatabaseConnection,
     is_storable,
@@ -193,9 +192,7 @@ def _check_storable(sample: Sample) -> None:
     """Raise an error for a group or metadata that a database can't hold."""
     group = sample.group
     if group is not None and not is_storable(group):
-        raise SampleError(
-            f"group must be valid Unicode without NUL characters, got {shortened(group)}."
-        )
+        raise SampleError("group must be valid Unicode without NUL characters.")
     # Only for the errors: the metadata are written when the sample is stored.
     if sample.metadata and not _SCALARS.issuperset(map(type, sample.metadata.values())):
         json_text(sample.metadata)
