@@ -194,7 +194,7 @@ def summarize_run(reader: RunReader, reference: str, *, page_address: str) -> Ru
         started=plain_moment(run.started),
         seconds=run.seconds,
         sweep=run.parent_run_id,
-        configuration=dict(_changed_settings(settings)),
+        configuration=dict(changed_settings(settings)),
         families=families,
         page=run_page(page_address, run.experiment_id, run.run_id),
         report=reader.location(run, REPORT) if has_report else None,
@@ -238,7 +238,7 @@ def _state(run: ListedRun) -> tuple[str, str | None]:
     return run.state, run.tags.get("tunetrail.reason")
 
 
-def _changed_settings(
+def changed_settings(
     settings: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, ChangedSetting]]:
     """Yield the settings of a run that differ from the defaults, by key."""
@@ -250,7 +250,7 @@ def _changed_settings(
         if setting is None or key in _NOT_SETTINGS:
             continue
         if setting.is_section:
-            yield from _changed_settings(value, f"{key}.")
+            yield from changed_settings(value, f"{key}.")
         elif value != setting.default:
             yield key, ChangedSetting(value=value, default=setting.default)
 

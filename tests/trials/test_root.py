@@ -381,6 +381,12 @@ def test_root_commands_answer_from_the_ledger(place: Workplace, call_main: CallM
     ):
         assert call_main("root", *command).exit_code == 0
 
+    lines = [
+        " ".join(line.split()) for line in call_main("root", "show", "embedding/2").out.splitlines()
+    ]
+    assert "seed 2 42" in lines and "ndcg_at_10 0.6000" in lines
+    assert not any(line.startswith("gate.") for line in lines)
+
     forbid(place.moves, "1", "leaks names")
     newest, promoted, _ = call_main("root", "log", "embedding").out.split("embedding/")[1:]
     assert "forbidden" in newest and "root before" not in newest
@@ -418,7 +424,7 @@ def test_reading_root_imports_neither_mlflow_nor_torch(place: Workplace, workpla
     program = (
         "import sys; from tunetrail.cli import main\n"
         "code = main(sys.argv[1:])\n"
-        "assert not {'mlflow', 'torch', 'pandas'} & set(sys.modules), 'slow'\n"
+        "assert not {'mlflow', 'torch', 'pandas', 'numpy', 'jsonschema'} & set(sys.modules), 'slow'\n"
         "sys.exit(code)"
     )
     for command in (["root"], ["root", "log", "embedding"], ["root", "show", "embedding/1"]):

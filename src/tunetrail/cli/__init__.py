@@ -27,6 +27,7 @@ from tunetrail.cli.working_folder import check_working_folder
 from tunetrail.config.synonyms import COMMANDS as COMMAND_SYNONYMS
 from tunetrail.errors import TunetrailError, UserError, did_you_mean
 from tunetrail.extensions import FORMATS
+from tunetrail.imports import importing
 from tunetrail.samples import is_sample_kind, sample_kinds
 
 # Time in which a destructor that a signal has interrupted ends.
@@ -176,7 +177,8 @@ def _run_named_command(command: str, arguments: list[str]) -> int:
     if command in ("ingest", "sessions"):
         return _run_parsed_command(command, arguments)
     if command in (*_COMMANDS, *_INTERNAL):
-        module = importlib.import_module(f"tunetrail.cli.{command}")
+        with importing():
+            module = importlib.import_module(f"tunetrail.cli.{command}")
         return int(getattr(module, command)(arguments))
 
     raise UserError(

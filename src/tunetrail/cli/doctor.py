@@ -18,6 +18,7 @@ from tunetrail.cli.terminal import say
 from tunetrail.config import TrackingConfig
 from tunetrail.extensions import installed_extensions
 from tunetrail.hardware import cpu_count, may_have_gpu
+from tunetrail.imports import importing
 from tunetrail.paths import cache_dir, shown_uri
 from tunetrail.stores.provenance import LIBRARIES
 
@@ -39,9 +40,10 @@ def doctor(arguments: list[str]) -> int:
     """Run `tunetrail doctor`."""
     options = _parse(arguments)
     # Imported only after parsing: --help doesn't wait for the database's library.
-    from tunetrail.deployment.doctor import Doctor, repair_all
-    from tunetrail.stores.database import DatabaseManager
-    from tunetrail.stores.survey import open_survey
+    with importing():
+        from tunetrail.deployment.doctor import Doctor, repair_all
+        from tunetrail.stores.database import DatabaseManager
+        from tunetrail.stores.survey import open_survey
 
     model_dir = Path(options.model_dir)
     with DatabaseManager(options.database) as database:

@@ -29,6 +29,7 @@ from tunetrail.deployment.root_history import (
 )
 from tunetrail.errors import UserError
 from tunetrail.hooks import telling_hook
+from tunetrail.imports import importing
 from tunetrail.paths import is_missing_file
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
 from tunetrail.stores.ledger import open_intents, root_line
@@ -166,12 +167,15 @@ def _catch_up(
 
 
 def _moves(name: str, options: argparse.Namespace, database: DatabaseManager) -> "RootMoves":
-    """Open MLflow's store, which takes seconds."""
-    from tunetrail.deployment.root_alias import RootAlias
-    from tunetrail.deployment.root_moves import RootMoves
-    from tunetrail.stores.tracking import existing_store
+    """Open MLflow's store, whose import takes seconds."""
+    with importing():
+        from tunetrail.deployment.root_alias import RootAlias
+        from tunetrail.deployment.root_moves import RootMoves
+        from tunetrail.stores.tracking import existing_store
 
-    alias = RootAlias(tracker=existing_store(options.uri), name=name)
+        # MLflow imports the rest of itself once it knows the kind of the store.
+        tracker = existing_store(options.uri)
+    alias = RootAlias(tracker=tracker, name=name)
     return RootMoves(alias=alias, model_dir=Path(options.model_dir), database=database)
 
 
@@ -221,31 +225,31 @@ def _show_difference(options: argparse.Namespace, database: DatabaseManager) -> 
 
 
 def _roll_back(options: argparse.Namespace, database: DatabaseManager) -> dict[str, Any]:
-    from tunetrail.deployment.root_decisions import roll_back
-
-    # The ledger refuses an unknown family before MLflow is opened.
+    # The ledger refuses an unknown family before MLflow is imported.
     RootHistory(database).lines(options.family)
     version = options.version and parse_target(options.version, options.family)
     moves = _moves(options.family, options, database)
+    from tunetrail.deployment.root_decisions import roll_back
+
     return _decided(options, roll_back(moves, version, options.reason))
 
 
 def _promote(options: argparse.Namespace, database: DatabaseManager) -> dict[str, Any]:
-    from tunetrail.deployment.root_decisions import promote
-
     name = parse_version(options.version)
     RootHistory(database).lines(name.model_name)
     moves = _moves(name.model_name, options, database)
+    from tunetrail.deployment.root_decisions import promote
+
     line = promote(moves, name.version, options.reason, force=options.force)
     return _decided(options, line)
 
 
 def _forbid(options: argparse.Namespace, database: DatabaseManager) -> dict[str, Any]:
-    from tunetrail.deployment.root_decisions import forbid
-
     name = parse_version(options.version)
     RootHistory(database).lines(name.model_name)
     moves = _moves(name.model_name, options, database)
+    from tunetrail.deployment.root_decisions import forbid
+
     return _decided(options, forbid(moves, name.version, options.reason))
 
 

@@ -50,12 +50,39 @@ def print_version(version: Mapping[str, Any]) -> None:
         when, actor = _time_in_words(line["created_at"]), line["actor"] or "unknown"
         print_line(f"{when}  {line['decision']} by {actor}: {line['reason']}")
 
-    details = version["details"]
-    if details is None:
+    if version["details"] is None:
         print_line("configuration, data and metrics: not in the ledger, which didn't keep them")
     else:
-        # The card says the same in other words, and for other readers.
-        _print_tree({name: details[name] for name in details if name not in ("tags", "card")})
+        _print_details(version["details"])
+
+
+def _print_details(details: Mapping[str, Any]) -> None:
+    """Print what a version was trained with, on which rows, and its metrics."""
+    from tunetrail.config.keys import typed
+    from tunetrail.run_summary import changed_settings
+
+    settings = [
+        (key, typed(setting.value), typed(setting.default))
+        for key, setting in changed_settings(details.get("configuration", {}))
+    ]
+    _print_table(("setting", "value", "default"), settings)
+    print_line("Settings that aren't listed have their defaults; --json shows them all.")
+
+    scores = details.get("metrics", {})
+    candidate, reference = scores.get("candidate", {}), scores.get("reference", {})
+    metrics = [
+        (name, _score_in_words(value), _score_in_words(reference.get(name)))
+        for name, value in candidate.items()
+    ]
+    _print_table(("metric", "this version", "compared with"), metrics)
+
+    # The card says the same in other words, and for other readers.
+    shown = ("configuration", "metrics", "tags", "card")
+    _print_tree({name: details[name] for name in details if name not in shown})
+
+
+def _score_in_words(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def print_difference(difference: Mapping[str, Any], first: str, second: str) -> None:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunetrail.config.answer_checks import read_json_schema, read_pattern
 from tunetrail.config.checks import (
     ABOVE_ZERO_TO_ONE,
     POSITIVE,
@@ -72,6 +71,11 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         check_settings("evaluation.generation", self)
+        if self.pattern is None and self.json_schema is None:
+            return
+        # Every command imports the settings, and few need the library of JSON schemas.
+        from tunetrail.config.answer_checks import read_json_schema, read_pattern
+
         # Read here, so that a mistake shows before the training and not after it.
         if self.pattern is not None:
             read_pattern(self.pattern)

@@ -13,7 +13,7 @@ from tunetrail.config import (
 )
 from tunetrail.config.argument_types import check_type
 from tunetrail.errors import ConfigError, UserError, did_you_mean
-from tunetrail.stores.tracking_errors import shown_uri
+from tunetrail.paths import shown_uri
 
 _Section = TypeVar("_Section")
 # What the command line's request has in addition to the settings.

@@ -9,10 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Self
 
 from tunetrail.config import check_identifier
 from tunetrail.data.conventions.reading import IngestAccount, RowReader, counting, rows_of
@@ -41,6 +38,9 @@ from tunetrail.stores.sessions import (
 from tunetrail.stores.study_logs import StudyLogs
 from tunetrail.stores.training_runs import RunState, TrainingRun
 from tunetrail.stores.watched_sessions import WatchedSessions
+
+if TYPE_CHECKING:
+    from tunetrail.stores.packed_row_ids import RowIds
 
 __all__ = [
     "BenchmarkRecord",
@@ -373,7 +373,7 @@ class DatabaseManager:
         """Return a context in which no other process moves root of a model."""
         return ledger.root_lock(self._database, model_name)
 
-    def learnt_rows(self, model_name: str, version: str) -> npt.NDArray[np.int64] | None:
+    def learnt_rows(self, model_name: str, version: str) -> "RowIds | None":
         """Return the ids of the samples that a version has learnt from; None if unknown."""
         return ledger.read_learnt_rows(self._database, model_name, version)
 

@@ -12,10 +12,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 from sqlalchemy import insert, select
 
 from tunetrail.config import BASE
@@ -24,6 +22,9 @@ from tunetrail.plain_values import NOT_PLAIN, plain_values
 from tunetrail.stores.connection import DatabaseConnection, storable
 from tunetrail.stores.database_locks import database_lock
 from tunetrail.stores.tables import PromotionRow, now
+
+if TYPE_CHECKING:
+    from tunetrail.stores.packed_row_ids import RowIds
 
 INTENT, DECISION = "intent", "decision"
 """The events that a line can record."""
@@ -211,8 +212,11 @@ def root_lock(database: DatabaseConnection, model_name: str) -> Iterator[None]:
 
 def read_learnt_rows(
     database: DatabaseConnection, model_name: str, version: str
-) -> npt.NDArray[np.int64] | None:
+) -> "RowIds | None":
     """Return the ids of the samples that a version has learnt from, ascending; None if unknown."""
+    # Whoever asks for root reads the ledger, and needs no NumPy.
+    from tunetrail.stores.packed_row_ids import unpack_row_ids
+
     row = PromotionRow
     statement = (
         select(row.learnt_rows)
@@ -232,17 +236,3 @@ def read_learnt_rows(
             f"learnt_rows of {model_name} version {version} can't be read: {error}. "
             "Restore the database from a backup."
         ) from error
-
-
-def pack_row_ids(row_ids: npt.ArrayLike) -> bytes:
-    """Return row ids as a few bits each: the compressed gaps between them."""
-    distinct = np.unique(np.asarray(row_ids, dtype=np.int64))
-    # Samples of a session mostly have neighbouring ids, so most gaps are 1 to 3.
-    gaps = np.diff(distinct, prepend=0)
-    return zlib.compress(gaps.astype("<i8").tobytes())
-
-
-def unpack_row_ids(packed: bytes) -> npt.NDArray[np.int64]:
-    """Return what `pack_row_ids` packed, ascending and distinct."""
-    gaps = np.frombuffer(zlib.decompress(packed), dtype="<i8")
-    return np.cumsum(gaps, dtype=np.int64)

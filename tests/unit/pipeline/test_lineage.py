@@ -9,7 +9,7 @@ import pytest
 from tunetrail.pipeline.families import EMBEDDING
 from tunetrail.pipeline.lineage import Lineage
 from tunetrail.stores.database import DatabaseManager, PromotionRecord
-from tunetrail.stores.ledger import pack_row_ids
+from tunetrail.stores.packed_row_ids import pack_row_ids
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from tunetrail.stores.connection import (
     json_text,
 )
 from tunetrail.stores.database import DatabaseManager, PromotionRecord, RunState
-from tunetrail.stores.ledger import pack_row_ids, unpack_row_ids
+from tunetrail.stores.packed_row_ids import pack_row_ids, unpack_row_ids
 from tunetrail.stores.processes import ProcessIdentity
 from tunetrail.stores.tables import Base
 
