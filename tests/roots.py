@@ -83,13 +83,13 @@ class Workplace:
         self,
         candidate: Candidate,
         decision: Decision = PROMOTE,
-        on_decision: Callable[[ModelVersion], None] = lambda version: None,
+        on_decision: Callable[[ModelVersion, Decision], None] = lambda version, decision: None,
         to_beat: ModelVersion | str | None = "root",
     ) -> ModelVersion:
         """Take a candidate through its deployment, compared with the present root."""
         beaten = self.registry.root() if isinstance(to_beat, str) else to_beat
 
-        def record_of(version: ModelVersion) -> PromotionRecord:
+        def record_of(version: ModelVersion, decision: Decision) -> PromotionRecord:
             return PromotionRecord(
                 model_name=self.name,
                 version=version.version,
@@ -113,11 +113,11 @@ class Workplace:
             )
 
         ledger = CandidateLedger(database=self.database, record_of=record_of)
-        version, _ = deploy(
+        deployed = deploy(
             candidate, decision, self.registry, beaten, self.models, on_decision, ledger
         )
         candidate.run.finish("succeeded")
-        return version
+        return deployed.version
 
     def train(self, seed: int, decision: Decision = PROMOTE) -> ModelVersion:
         return self.deploy(self.candidate(seed), decision)

@@ -65,6 +65,7 @@ def overrides(tiny_embedding_model: str) -> Overrides:
             "embedding.training.checkpoints.every_steps=2",
             "cross_validation=off",
             "gate=point",
+            "gate.fresh_process=false",
             "gate.minimum_improvement=-10",
             "gate.minimum_test_clusters=1",
             "evaluation.bootstrap_samples=100",

@@ -169,8 +169,12 @@ def make_settings(tiny_embedding_model: str, tiny_language_model: str) -> Callab
             evaluation=EvaluationConfig(
                 bootstrap_samples=100, generation=GenerationConfig(max_new_tokens=8)
             ),
+            # A process that loads the version again takes longer than the training.
             gate=GateConfig(
-                require_interval=False, minimum_improvement=-10.0, minimum_test_clusters=1
+                require_interval=False,
+                minimum_improvement=-10.0,
+                minimum_test_clusters=1,
+                fresh_process=False,
             ),
             tracking=TrackingConfig(
                 uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "mlartifacts")

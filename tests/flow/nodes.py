@@ -25,6 +25,7 @@ def training_arguments(workplace: Path, model: str) -> list[str]:
         f"preparation.cache_dir={workplace}/.cache",
         *("trainer=cpu", "trainer.num_nodes=2", "trainer.node_timeout_minutes=5"),
         *("cross_validation=off", "gate=point", "gate.minimum_improvement=-10"),
+        "gate.fresh_process=false",
         *("embedding.start_from=base", "evaluation.bootstrap_samples=100"),
         *(f"embedding.training.{key}={value}" for key, value in training.items()),
     ]

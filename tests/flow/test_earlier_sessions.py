@@ -19,7 +19,12 @@ from tunetrail.samples import SampleKind
 Make = Callable[..., Settings]
 
 ROWS = 240
-LENIENT = GateConfig(require_interval=False, minimum_improvement=-10.0, minimum_test_clusters=1)
+LENIENT = GateConfig(
+    require_interval=False,
+    minimum_improvement=-10.0,
+    minimum_test_clusters=1,
+    fresh_process=False,
+)
 
 
 def store(database: DatabaseManager, session_id: str, alphabet: str) -> None:

@@ -16,6 +16,7 @@ OPEN: dict[str, Any] = {
     "require_interval": False,
     "minimum_improvement": -10.0,
     "minimum_test_clusters": 1,
+    "fresh_process": False,
 }
 
 

@@ -56,6 +56,7 @@ def sweep_arguments(
         *("train", "-m", f"session_id={session}", *stores(workplace)),
         *("model_type=embedding", f"embedding.model={model}", "cross_validation=off"),
         *("gate=point", "evaluation.bootstrap_samples=100", "split.validation_share=0.4"),
+        "gate.fresh_process=false",
         *(f"embedding.training.max_steps={STEPS}", "embedding.training.num_epochs=100"),
         "embedding.training.early_stopping_patience=0",
         *("embedding.training.warmup_steps=0", "embedding.training.logging_steps=1"),

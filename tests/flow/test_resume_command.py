@@ -73,6 +73,7 @@ def overrides(
         "llm.max_length=192",
         "cross_validation=off",
         "gate=point",
+        "gate.fresh_process=false",
         "gate.minimum_improvement=-10",
         "evaluation.bootstrap_samples=100",
         *training,

@@ -37,6 +37,7 @@ def overrides(workplace: Path, tiny_embedding_model: str, tiny_language_model: s
         "llm.max_length=192",
         "cross_validation=off",
         "gate=point",
+        "gate.fresh_process=false",
         "gate.minimum_improvement=-10",
         "evaluation.bootstrap_samples=100",
         *training,

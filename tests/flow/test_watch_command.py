@@ -31,6 +31,7 @@ def small(workplace: Path, tiny_embedding_model: str) -> list[str]:
         "embedding.training.warmup_steps=0",
         "cross_validation=off",
         "gate=point",
+        "gate.fresh_process=false",
         "gate.minimum_improvement=-10",
         "callbacks=no_early_stopping",
         "watch.min_rows=40",

@@ -64,7 +64,12 @@ def test_fifty_trainings_need_no_more_disk_than_five(
     workplace: Path, database: DatabaseManager, wide_model: str
 ) -> None:
     training = TrainingConfig(batch_size=16, num_epochs=1, warmup_steps=0, max_steps=2)
-    gate = GateConfig(require_interval=False, minimum_improvement=-10.0, minimum_test_clusters=1)
+    gate = GateConfig(
+        require_interval=False,
+        minimum_improvement=-10.0,
+        minimum_test_clusters=1,
+        fresh_process=False,
+    )
     settings = Settings(
         output_dir=str(workplace / "training_output"),
         model_dir=str(workplace / "models"),

@@ -67,7 +67,7 @@ def test_a_real_model_with_learnt_adapters_is_exported_in_every_form(workplace: 
         *("llm.max_length=64", "llm.training.max_steps=4", "llm.training.batch_size=4"),
         *("llm.training.warmup_steps=0", "llm.training.learning_rate=1e-3"),
         *("evaluation.bootstrap_samples=100", "gate=point", "gate.minimum_improvement=-10"),
-        "gate.minimum_test_clusters=1",
+        *("gate.minimum_test_clusters=1", "gate.fresh_process=false"),
     )
 
     def exported(kind: str, *options: str) -> Path:

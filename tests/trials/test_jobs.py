@@ -36,6 +36,7 @@ def train(
             "embedding.training.warmup_steps=0",
             "cross_validation=off",
             "gate=point",
+            "gate.fresh_process=false",
             "gate.minimum_improvement=-10",
             "gate.minimum_test_clusters=1",
             "evaluation.bootstrap_samples=100",

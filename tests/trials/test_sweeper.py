@@ -55,6 +55,7 @@ def overrides(workplace: Path, tiny_embedding_model: str) -> list[str]:
         "cross_validation=off",
         "split.validation_share=0.3",
         "gate=point",
+        "gate.fresh_process=false",
         "gate.minimum_improvement=-10",
         "gate.minimum_test_clusters=1",
         "evaluation.bootstrap_samples=100",

@@ -348,7 +348,8 @@ def test_a_training_refuses_swapped_files_of_root_and_goes_on_once_they_are_rest
     arguments = [
         "train", "session_id=s1", "model_type=embedding", f"embedding.model={tiny_embedding_model}",
         "cross_validation=off", "gate=point", "gate.minimum_improvement=-10",
-        "gate.minimum_test_clusters=1", "evaluation.bootstrap_samples=100",
+        "gate.minimum_test_clusters=1", "gate.fresh_process=false",
+        "evaluation.bootstrap_samples=100",
         "embedding.training.max_steps=2", "embedding.training.warmup_steps=0",
     ]  # fmt: skip
     assert call_main(*arguments).exit_code == 0

@@ -205,6 +205,12 @@ class GateConfig:
     maximum_model_mib: float | None = setting(None, POSITIVE)
     """Size of the exported model in MiB above which a candidate is refused; null is no limit."""
 
+    fresh_process: bool = True
+    """Whether a candidate that passes the gate is loaded again, from its registered version, by a
+    process of its own. It is refused unless it gives there the scores of some test rows and the
+    outputs for their texts again, to within 1e-6. That takes the seconds in which the process
+    imports its libraries."""
+
     approval: bool = False
     """Whether a candidate that passes the gate waits for a person: it is registered, and
     `tunetrail root promote` makes it root."""

@@ -5,13 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from tunetrail.config import GateConfig
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.forgetting import worst_loss
 from tunetrail.evaluation.latency import Latency
+from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.slice_changes import SliceChange
 from tunetrail.plain_values import plain_values
 from tunetrail.stores.ledger import PROMOTED, REFUSED, WAITING
+
+FRESH_PROCESS_TOLERANCE = 1e-6
+"""Largest difference that `gate.fresh_process` allows, as a share of the largest value above 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +138,42 @@ def decide(
         reason = f"{decision.reason}; gate.approval=true: it waits for `tunetrail root promote`"
         return Decision(promote=False, reason=reason, waiting=True)
     return decision
+
+
+def fresh_process_objection(
+    expected: Mapping[str, Array], again: Mapping[str, Array], uri: str, rows: int
+) -> str | None:
+    """Return why what a fresh process makes of a version refuses it; None if nothing does.
+
+    Args:
+        expected: What the candidate gives for some test rows, by name: scores and outputs.
+        again: The same of the registered version in a fresh process.
+        uri: The version.
+        rows: Number of the rows.
+    """
+    for name, values in expected.items():
+        finite = np.abs(values[np.isfinite(values)])
+        allowed = FRESH_PROCESS_TOLERANCE * max(1.0, float(np.max(finite, initial=0.0)))
+        difference = _largest_difference(values, again.get(name))
+        # Written so that a difference of NaN is too large as well.
+        if not difference <= allowed:
+            return (
+                f"{uri}, loaded in a fresh process, gives other values of {name} on {rows} test "
+                f"rows: they differ by {difference:.3g}, where gate.fresh_process allows "
+                f"{allowed:.3g}. Find out what the training's process has set and others haven't, "
+                "such as a variable or a changed library, and train again"
+            )
+    return None
+
+
+def _largest_difference(expected: Array, again: Array | None) -> float:
+    """Return the largest difference of two arrays; infinite if their shapes differ."""
+    if again is None or expected.shape != again.shape:
+        return math.inf
+    # NaN in the same places is the same: a row may have no value.
+    is_equal = (expected == again) | (np.isnan(expected) & np.isnan(again))
+    differences = np.abs(np.subtract(expected[~is_equal], again[~is_equal], dtype=np.float64))
+    return float(np.max(differences, initial=0.0))
 
 
 def _slice_objection(

@@ -24,6 +24,10 @@ from tunetrail.stores.ledger import REFUSED
 from tunetrail.stores.tracking import TrackedRun
 
 
+def no_objection(version: ModelVersion) -> None:
+    """Let a version become root: nothing is checked of it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A trained model and what its version is registered with.
@@ -36,6 +40,8 @@ class Candidate:
         probes: Texts on which the registered version must give the trained model's outputs.
         tags: Tags of the version.
         description: The decision in words, in Markdown.
+        objection: Returns why its registered version must not become root, None if it may; asked
+            only of a candidate that the gate has let through.
     """
 
     model: Any
@@ -45,6 +51,7 @@ class Candidate:
     probes: Sequence[str]
     tags: Mapping[str, str]
     description: str = ""
+    objection: Callable[[ModelVersion], str | None] = no_objection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +60,27 @@ class CandidateLedger:
 
     Attributes:
         database: Holds the ledger.
-        record_of: Returns the line for the version that the candidate is registered as.
+        record_of: Returns the line for the version that the candidate is registered as, with the
+            decision on it.
     """
 
     database: DatabaseManager
-    record_of: Callable[[ModelVersion], PromotionRecord]
+    record_of: Callable[[ModelVersion, Decision], PromotionRecord]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployedCandidate:
+    """What became of a candidate.
+
+    Attributes:
+        version: The version that it is registered as.
+        decision: The gate's, or the refusal of the registered version.
+        exported_to: The exported root if it was promoted; None otherwise.
+    """
+
+    version: ModelVersion
+    decision: Decision
+    exported_to: Path | None
 
 
 def deploy(
@@ -66,9 +89,9 @@ def deploy(
     registry: Registry,
     version_to_beat: ModelVersion | None,
     model_dir: Path,
-    on_decision: Callable[[ModelVersion], None],
+    on_decision: Callable[[ModelVersion, Decision], None],
     ledger: CandidateLedger | None = None,
-) -> tuple[ModelVersion, Path | None]:
+) -> DeployedCandidate:
     """Register the candidate and, if the decision says so, make it root.
 
     Args:
@@ -80,9 +103,6 @@ def deploy(
         on_decision: Called once root has moved or the candidate is refused, before the model
             directory follows; again if the deployment was interrupted after that.
         ledger: Where the decision is written down; None if there is no database.
-
-    Returns:
-        The version, and the path of the exported root if the candidate was promoted.
 
     Raises:
         DeploymentError: Something can't be written, or the version differs from the model.
@@ -106,19 +126,37 @@ def deploy(
                 tags=candidate.tags,
                 description=candidate.description,
             )
+        decision = _unless_refused(version, candidate, decision, registry)
 
         # The exported root follows under the same lock, or a slower process would turn it back.
         moves = None
         if ledger is not None:
             moves = RootMoves(alias=registry.alias, model_dir=model_dir, database=ledger.database)
             stack.enter_context(moves.locked())
-        record = None if ledger is None else ledger.record_of(version)
+        record = None if ledger is None else ledger.record_of(version, decision)
         _move_or_refuse(version, decision, registry, version_to_beat, candidate.run, moves, record)
         # Recorded before the export: a resumed run can export again, but a root that moved
         # without a record could not be explained.
-        on_decision(version)
+        on_decision(version, decision)
 
-        return version, point_root(version.version) if point_root else None
+        exported_to = None
+        if point_root is not None and decision.promote:
+            exported_to = point_root(version.version)
+        return DeployedCandidate(version=version, decision=decision, exported_to=exported_to)
+
+
+def _unless_refused(
+    version: ModelVersion, candidate: Candidate, decision: Decision, registry: Registry
+) -> Decision:
+    """Return the gate's decision, or a refusal if something speaks against the registered version.
+
+    An earlier attempt of the run that has moved root had asked this before.
+    """
+    has_passed = decision.promote or decision.waiting
+    if not has_passed or registry.alias.version() == version.version:
+        return decision
+    objection = candidate.objection(version)
+    return decision if objection is None else Decision(promote=False, reason=objection)
 
 
 def _move_or_refuse(

@@ -68,6 +68,11 @@ def is_built_in(name: str) -> bool:
     return name in (EMBEDDING.name, LLM.name, ALL_FAMILIES)
 
 
+def is_installed(name: str) -> bool:
+    """Tell whether another process finds the family: it is our own, or an installed package's."""
+    return is_built_in(name) or name in FAMILIES.names()
+
+
 def family_named(name: str) -> ModelFamily:
     """Return the family of a model type.
 

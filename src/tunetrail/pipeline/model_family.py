@@ -157,6 +157,18 @@ class ModelFamily:
             return learner
         return self.comparing(learner, models, records_of(rows))
 
+    def scorable_mask(
+        self, learner: Any, models: Sequence[Any], rows: pd.DataFrame
+    ) -> npt.NDArray[np.bool_]:
+        """Return for each row whether every model sees something to score in it."""
+        if self.scorable is None:
+            return np.ones(len(rows), dtype=bool)
+        # Scores are compared row by row, so the models need the same rows: a tokenizer of another
+        # base model may leave room for an output that this one cuts off.
+        records = records_of(rows)
+        masks = [self.scorable(learner, model, records) for model in models]
+        return np.logical_and.reduce(masks)
+
     def scorable_rows(
         self, settings: Settings, learner: Any, models: Sequence[Any], rows: pd.DataFrame
     ) -> pd.DataFrame:
@@ -165,14 +177,7 @@ class ModelFamily:
         Raises:
             SampleError: The length that models read cuts off the outputs of all rows.
         """
-        if self.scorable is None:
-            return rows
-        # Scores are compared row by row, so the models need the same rows: a tokenizer of another
-        # base model may leave room for an output that this one cuts off.
-        records = records_of(rows)
-        masks = [self.scorable(learner, model, records) for model in models]
-        scorable = rows[np.logical_and.reduce(masks)].reset_index(drop=True)
-
+        scorable = rows[self.scorable_mask(learner, models, rows)].reset_index(drop=True)
         limit = f"{self.name}.max_length"
         cut_off = len(rows) - len(scorable)
         if cut_off:

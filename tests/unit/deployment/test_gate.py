@@ -1,10 +1,12 @@
 import dataclasses
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tunetrail.config import GateConfig
-from tunetrail.deployment.gate import Decision, ModelCosts, decide
+from tunetrail.deployment.gate import Decision, ModelCosts, decide, fresh_process_objection
 from tunetrail.errors import ConfigError
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.latency import Latency
@@ -279,3 +281,53 @@ def test_decide_refuses_what_is_too_large_or_too_slow(
 def test_limits_of_the_gate_are_checked(name: str, value: float, rule: str) -> None:
     with pytest.raises(ConfigError, match=f"gate.{name} must be {rule}, got {value}"):
         GateConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("expected", "again"),
+    [
+        ([1.0, 0.5], [1.0, 0.5 + 0.9e-6]),
+        # Logits reach tens, and their rounding grows with them.
+        ([38.0, 0.5], [38.0, 0.5 + 30e-6]),
+        ([math.nan, math.inf, 1.0], [math.nan, math.inf, 1.0]),
+        ([True, False], [True, False]),
+        ([], []),
+    ],
+)
+def test_a_fresh_process_may_round_differently(expected: list[Any], again: list[Any]) -> None:
+    values = {"outputs": np.array(expected)}, {"outputs": np.array(again)}
+
+    assert fresh_process_objection(*values, "models:/embedding/1", 8) is None
+
+
+@pytest.mark.parametrize(
+    ("expected", "again", "difference"),
+    [
+        ([1.0, 0.5], [1.0, 0.5 + 1.5e-6], "1.5e-06, where gate.fresh_process allows 1e-06"),
+        ([40.0, 0.5], [40.0, 0.6], "0.1, where gate.fresh_process allows 4e-05"),
+        ([1.0, 0.5], [math.nan, 0.5], "nan"),
+        ([1.0, 0.5], [math.inf, 0.5], "inf"),
+        ([1.0, 0.5], [1.0], "inf"),
+        ([True, False], [False, False], "1"),
+    ],
+)
+def test_a_fresh_process_that_gives_other_values_refuses_a_version(
+    expected: list[Any], again: list[Any], difference: str
+) -> None:
+    same = {"ndcg_at_10": np.array([0.5, 1.0])}
+    values = {**same, "outputs": np.array(expected)}, {**same, "outputs": np.array(again)}
+
+    objection = fresh_process_objection(*values, "models:/embedding/3", 8)
+
+    assert objection is not None
+    assert objection.startswith(
+        "models:/embedding/3, loaded in a fresh process, gives other values of outputs on 8 test "
+        f"rows: they differ by {difference}"
+    )
+    assert objection.endswith("and train again")
+
+
+def test_a_fresh_process_that_gives_no_values_refuses_a_version() -> None:
+    objection = fresh_process_objection({"nats": np.ones(3)}, {}, "models:/llm/1", 3)
+
+    assert objection is not None and "values of nats" in objection

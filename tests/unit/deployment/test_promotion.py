@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,15 @@ def candidate(make_candidate: Callable[[], Candidate]) -> Candidate:
     return make_candidate()
 
 
-def ignore(version: ModelVersion) -> None:
+def ignore(version: ModelVersion, decision: Decision) -> None:
     """Take the decision and forget it."""
+
+
+def telling(
+    told: list[tuple[ModelVersion, Decision]],
+) -> Callable[[ModelVersion, Decision], None]:
+    """Return what writes each decision to a list."""
+    return lambda version, decision: told.append((version, decision))
 
 
 def versions(registry: Registry) -> list[Any]:
@@ -87,11 +95,12 @@ def test_deploy_promotes_then_tells_then_exports(
 ) -> None:
     seen: list[tuple[ModelVersion, ModelVersion | None, bool]] = []
 
-    def on_decision(version: ModelVersion) -> None:
+    def on_decision(version: ModelVersion, decision: Decision) -> None:
         seen.append((version, registry.root(), (workplace / "models/embedding/root").exists()))
 
-    version, path = deploy(candidate, PROMOTE, registry, None, workplace / "models", on_decision)
+    deployed = deploy(candidate, PROMOTE, registry, None, workplace / "models", on_decision)
 
+    version, path = deployed.version, deployed.exported_to
     assert seen == [(version, version, False)]
     assert path == workplace / "models/embedding/root"
     assert load_embedding_model(str(path)).get_embedding_dimension() == 32
@@ -100,23 +109,57 @@ def test_deploy_promotes_then_tells_then_exports(
 def test_deploy_registers_a_refused_candidate_and_leaves_root(
     registry: Registry, candidate: Candidate, workplace: Path
 ) -> None:
-    told: list[ModelVersion] = []
+    told: list[tuple[ModelVersion, Decision]] = []
 
-    version, path = deploy(candidate, REFUSE, registry, None, workplace / "models", told.append)
+    deployed = deploy(candidate, REFUSE, registry, None, workplace / "models", telling(told))
 
-    assert (told, path, registry.root()) == ([version], None, None)
+    assert told == [(deployed.version, REFUSE)]
+    assert (deployed.exported_to, registry.root()) == (None, None)
     assert len(versions(registry)) == 1
     assert not (workplace / "models").exists()
+
+
+@pytest.mark.parametrize("decision", [PROMOTE, Decision(promote=False, reason="x", waiting=True)])
+def test_deploy_refuses_a_version_that_something_speaks_against(
+    registry: Registry, candidate: Candidate, workplace: Path, decision: Decision
+) -> None:
+    told: list[tuple[ModelVersion, Decision]] = []
+    candidate = replace(candidate, objection=lambda version: f"{version.uri} is odd")
+
+    deployed = deploy(candidate, decision, registry, None, workplace / "models", telling(told))
+
+    refusal = Decision(promote=False, reason="models:/embedding/1 is odd")
+    assert deployed.decision == refusal
+    assert told == [(deployed.version, refusal)]
+    assert (deployed.exported_to, registry.root()) == (None, None)
+    assert decisions(registry) == {1: "refused"}
+    assert not list((workplace / "models").glob("*/root"))
+
+
+def test_deploy_asks_for_no_objection_to_what_is_refused_or_root_already(
+    registry: Registry, candidate: Candidate, workplace: Path
+) -> None:
+    def objection(version: ModelVersion) -> str:
+        raise AssertionError(version)
+
+    models, asked = workplace / "models", replace(candidate, objection=objection)
+
+    refused = deploy(asked, REFUSE, registry, None, models, ignore)
+    promoted = deploy(candidate, PROMOTE, registry, None, models, ignore)
+    again = deploy(asked, PROMOTE, registry, None, models, ignore)
+
+    assert refused.decision == REFUSE
+    assert again == promoted
 
 
 def test_deploy_registers_nothing_where_the_export_cannot_be_written(
     registry: Registry, candidate: Candidate, workplace: Path
 ) -> None:
     (workplace / "models").touch()
-    told: list[ModelVersion] = []
+    told: list[tuple[ModelVersion, Decision]] = []
 
     with pytest.raises(DeploymentError, match=r"model_dir .*models can't be written"):
-        deploy(candidate, PROMOTE, registry, None, workplace / "models", told.append)
+        deploy(candidate, PROMOTE, registry, None, workplace / "models", telling(told))
 
     assert (told, versions(registry), registry.root()) == ([], [], None)
 
@@ -124,13 +167,14 @@ def test_deploy_registers_nothing_where_the_export_cannot_be_written(
 def test_deploy_leaves_the_export_where_root_moved_meanwhile(
     registry: Registry, make_candidate: Callable[[], Candidate], workplace: Path
 ) -> None:
-    first, path = deploy(make_candidate(), PROMOTE, registry, None, workplace / "models", ignore)
+    deployed = deploy(make_candidate(), PROMOTE, registry, None, workplace / "models", ignore)
+    first, path = deployed.version, deployed.exported_to
     assert path is not None
     before = path.readlink()
-    told: list[ModelVersion] = []
+    told: list[tuple[ModelVersion, Decision]] = []
 
     with pytest.raises(DeploymentError, match=MOVED):
-        deploy(make_candidate(), PROMOTE, registry, None, workplace / "models", told.append)
+        deploy(make_candidate(), PROMOTE, registry, None, workplace / "models", telling(told))
 
     assert (told, registry.root(), path.readlink()) == ([], first, before)
     assert decisions(registry) == {1: "promoted", 2: "refused"}
@@ -184,7 +228,7 @@ def test_deploy_comes_to_the_same_end_after_an_interruption_of_any_step(
 ) -> None:
     models, told = workplace / "models", list[str]()
 
-    def on_decision(version: ModelVersion) -> None:
+    def on_decision(version: ModelVersion, decision: Decision) -> None:
         told.append(version.version)
         if owner is None and len(told) == 1:
             raise KeyboardInterrupt
@@ -194,11 +238,12 @@ def test_deploy_comes_to_the_same_end_after_an_interruption_of_any_step(
             interrupt_after(patched, owner, name)
         deploy(candidate, decision, registry, None, models, on_decision)
 
-    version, path = deploy(candidate, decision, registry, None, models, on_decision)
+    deployed = deploy(candidate, decision, registry, None, models, on_decision)
 
     assert decisions(registry) == {1: decision.word}
     assert set(told) == {"1"}
-    assert registry.root() == (version if decision.promote else None)
+    assert registry.root() == (deployed.version if decision.promote else None)
+    path = deployed.exported_to
     assert (path is not None) == decision.promote
     exported = sorted(str(file.relative_to(models)) for file in models.glob("*/*"))
     assert exported == (["embedding/root", "embedding/versions"] if decision.promote else [])

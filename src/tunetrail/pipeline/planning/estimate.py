@@ -90,6 +90,8 @@ class FixedSeconds:
         training: The curves and the run's records.
         evaluation: Intervals, slices, pictures and tables.
         deployment: Registration, model card and report.
+        fresh_process: Importing the libraries in the process that scores the registered version; 0
+            if `gate.fresh_process` is off.
     """
 
     start: float
@@ -99,6 +101,7 @@ class FixedSeconds:
     training: float = 1.0
     evaluation: float = 2.5
     deployment: float = 2.0
+    fresh_process: float = 6.0
 
 
 # A version is written, read again for its digest, checked, and exported as a plain folder.
@@ -180,10 +183,11 @@ def estimate_stages(
         ),
         StageEstimate(
             stage="deployment",
-            # What is registered is read again, and must give the trained model's outputs.
+            # What is registered is read again, and must give the trained model's outputs; once more
+            # in a fresh process.
             seconds=_MODEL_COPIES * speeds.save_seconds
-            + speeds.read_seconds
-            + speeds.slowdown * fixed.deployment,
+            + (2.0 if fixed.fresh_process else 1.0) * speeds.read_seconds
+            + speeds.slowdown * (fixed.deployment + fixed.fresh_process),
             detail="registered, compared, exported",
         ),
     ]

@@ -99,6 +99,8 @@ class FamilyPlanner:
         logger.info("%s: validation, cleaning and split", self.family.name)
         split, prepare_seconds = self._prepare(base, models, sessions, folder)
         fixed = FixedSeconds(start=start_seconds, prepare=prepare_seconds)
+        if not self.settings.gate.fresh_process:
+            fixed = replace(fixed, fresh_process=0.0)
         self._check_rows(split, base, models)
         # The timed steps load the model themselves, and their memory is measured.
         models.release()

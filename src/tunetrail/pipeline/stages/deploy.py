@@ -19,6 +19,7 @@ from tunetrail.deployment.root_moves import blocked_reason
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.decision_text import decision_text, evidence_in_words
 from tunetrail.pipeline.card import candidate_card
+from tunetrail.pipeline.fresh_process import objection_of_fresh_process
 from tunetrail.pipeline.lineage import RowIds
 from tunetrail.pipeline.stage_context import StageContext
 from tunetrail.pipeline.stages.earlier_sessions import keep_in_benchmark
@@ -89,23 +90,33 @@ def deploy(
     logger.info(
         "%s: deployment, candidate %s (%s)", context.model_type, decision.word, decision.reason
     )
-    card = candidate_card(context, prepared, fitted, decision, _in_words(evaluation, decision))
-    candidate = _candidate(context, prepared, fitted, evaluation, card)
-    # With the card, a rollback writes the exported folder as it was.
-    details = {**training_details(context, prepared, fitted), "card": card.to_readme()}
 
-    def deployment_of(version: ModelVersion) -> Deployment:
+    def card_of(decision: Decision) -> ModelCard:
+        text = _in_words(evaluation, decision)
+        return candidate_card(context, prepared, fitted, decision, text)
+
+    def deployment_of(version: ModelVersion, decision: Decision) -> Deployment:
         return _deployment(context, version, decision, evaluation, prepared, fitted)
 
-    version, exported_to = promotion.deploy(
-        candidate,
+    def details_of(decision: Decision) -> dict[str, Any]:
+        # With the card, a rollback writes the exported folder as it was.
+        details = training_details(context, prepared, fitted)
+        return {**details, "card": card_of(decision).to_readme()}
+
+    deployed = promotion.deploy(
+        _candidate(context, prepared, fitted, evaluation, card_of(decision)),
         decision,
         context.registry,
         evaluation.version_to_beat,
         Path(context.settings.model_dir),
-        lambda version: on_decision(deployment_of(version)),
-        _candidate_ledger(context, deployment_of, details),
+        lambda version, decision: on_decision(deployment_of(version, decision)),
+        _candidate_ledger(context, deployment_of, details_of),
     )
+    version = deployed.version
+    if deployed.decision != decision:
+        decision = deployed.decision
+        logger.warning("%s: candidate %s (%s)", context.model_type, decision.word, decision.reason)
+        context.registry.describe(version, card_of(decision).to_description())
 
     tags = {"tunetrail.decision": decision.word, "tunetrail.version": version.version}
     context.run.set_tags(tags)
@@ -121,13 +132,13 @@ def deploy(
         "digest": version.digest,
         "previous_root": previous_root.version if previous_root else None,
         "mlflow_run_id": context.run.run_id,
-        "exported_to": str(exported_to) if exported_to else None,
+        "exported_to": str(deployed.exported_to) if deployed.exported_to else None,
     }
     # Only rows that have decided: a run that fails before may ask them for the first time again.
     keep_in_benchmark(context, prepared)
     # Once this is written, a resumed run does none of the above again.
     context.finish_step("deployment", step)
-    return deployment_of(version)
+    return deployment_of(version, decision)
 
 
 def _registered_version(context: StageContext, step: Mapping[str, Any]) -> ModelVersion:
@@ -169,16 +180,16 @@ def _unless_blocked(context: StageContext, decision: Decision) -> Decision:
 
 def _candidate_ledger(
     context: StageContext,
-    deployment_of: Callable[[ModelVersion], Deployment],
-    details: dict[str, Any],
+    deployment_of: Callable[[ModelVersion, Decision], Deployment],
+    details_of: Callable[[Decision], dict[str, Any]],
 ) -> CandidateLedger | None:
     """Return where the decision is written down, and the line for it."""
     ledger = context.history.ledger
     if ledger is None:
         return None
 
-    def record_of(version: ModelVersion) -> PromotionRecord:
-        deployment = deployment_of(version)
+    def record_of(version: ModelVersion, decision: Decision) -> PromotionRecord:
+        deployment = deployment_of(version, decision)
         comparison, previous_root = deployment.comparison, deployment.previous_root
 
         return PromotionRecord(
@@ -201,7 +212,7 @@ def _candidate_ledger(
             learnt_rows=pack_row_ids(deployment.learnt_rows),
             digest=version.digest,
             actor=present_actor(),
-            details=details,
+            details=details_of(decision),
         )
 
     return CandidateLedger(database=ledger.database, record_of=record_of)
@@ -240,6 +251,7 @@ def _candidate(
         probes=probes,
         tags=tags,
         description=card.to_description(),
+        objection=partial(objection_of_fresh_process, context, prepared, fitted),
     )
 
 

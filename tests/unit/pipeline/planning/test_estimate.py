@@ -42,7 +42,14 @@ WORK = Workload(
     all_folds=5,
 )
 FIXED = FixedSeconds(
-    start=5.0, prepare=3.0, opening=1.0, fold=0.25, training=0.5, evaluation=4.0, deployment=2.0
+    start=5.0,
+    prepare=3.0,
+    opening=1.0,
+    fold=0.25,
+    training=0.5,
+    evaluation=4.0,
+    deployment=2.0,
+    fresh_process=3.0,
 )
 
 
@@ -73,7 +80,7 @@ def test_each_stage_is_the_sum_of_what_it_computes() -> None:
     assert found["training"] == pytest.approx(0.75 + 101 * 0.8 + 8 * (3.2 + 0.5) + 0.25 + 1.0)
     # Both models are read and score the test rows; what is registered is read once more.
     assert found["evaluation"] == pytest.approx(2 * (0.75 + 4.8 + 10.0) + 8.0)
-    assert found["deployment"] == pytest.approx(4 * 0.25 + 0.75 + 4.0)
+    assert found["deployment"] == pytest.approx(4 * 0.25 + 2 * 0.75 + 2 * (2.0 + 3.0))
 
 
 def test_libraries_that_are_imported_take_no_time() -> None:
@@ -155,3 +162,11 @@ def test_disk_is_four_checkpoints_and_the_model_then_two_models() -> None:
         "registered_version": 100,
         "exported_folder": 100,
     }
+
+
+def test_a_version_that_no_fresh_process_scores_is_read_once() -> None:
+    fixed = dataclasses.replace(FIXED, fresh_process=0.0)
+
+    stages = estimate_stages(WORK, SPEEDS, fixed)
+
+    assert stages[-1].seconds == pytest.approx(4 * 0.25 + 0.75 + 2 * 2.0)
