@@ -86,15 +86,17 @@ class ScoringRequest:
     def values(self, family: ModelFamily, learner: Any, model: Any) -> Values:
         """Return what a model makes of the rows: the scores of each, and the outputs for its text.
 
-        Two models that differ may rank alike; their vectors or logits differ.
+        Two models that differ may rank the same documents first; their vectors or logits differ.
         """
         score = family.score_primary or family.score
         records, corpus = records_of(self.rows), records_of(self.corpus)
         scores = score(learner, model, records, corpus, self.settings.evaluation)
 
+        # The metrics follow from these; what isn't a number names documents, or is a text.
+        columns = scores.per_example.items()
+        numbers = {name: values for name, values in columns if values.dtype.kind in "biuf"}
         texts = [texts[0] for texts in texts_of_rows(self.rows)]
-        outputs = family.flavor.outputs(model, texts)
-        return {**scores.per_example, scores.metric: np.array(scores.value), "outputs": outputs}
+        return {**numbers, "outputs": family.flavor.outputs(model, texts)}
 
 
 def read_values(folder: Path) -> Values:

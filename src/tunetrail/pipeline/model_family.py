@@ -167,7 +167,8 @@ class ModelFamily:
         # base model may leave room for an output that this one cuts off.
         records = records_of(rows)
         masks = [self.scorable(learner, model, records) for model in models]
-        return np.logical_and.reduce(masks)
+        seen_by_all: npt.NDArray[np.bool_] = np.logical_and.reduce(masks)
+        return seen_by_all
 
     def scorable_rows(
         self, settings: Settings, learner: Any, models: Sequence[Any], rows: pd.DataFrame
