@@ -104,6 +104,7 @@ class Workplace:
                 upper=0.15,
                 session_id="s1",
                 mlflow_run_id=candidate.run.run_id,
+                digest=version.digest,
                 actor="anna@host",
                 details={
                     "configuration": {"seed": int(version.version), "output_dir": "x"},

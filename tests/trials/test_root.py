@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -207,6 +208,34 @@ def test_a_rollback_restores_the_exact_bytes_even_of_a_version_that_is_not_expor
         assert place.digest() == digests[place.exported() or ""]
 
     assert [line[0] for line in place.lines()[4:]] == ["3", "2", "1", "4"]
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_version_with_other_files_than_registered_does_not_become_root_again(
+    place: Workplace, call_main: CallMain, is_gone: bool
+) -> None:
+    """Even if the exported folder still has the right ones: others load from the registry."""
+    for seed in (1, 2):
+        place.train(seed)
+    location = place.registry.tracker.client.get_model_version_download_uri("embedding", "1")
+    (weights,) = Path(location.removeprefix("file://")).rglob("*.safetensors")
+    content = weights.read_bytes()
+    if is_gone:
+        shutil.rmtree(Path(location.removeprefix("file://")))
+    else:
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    before = place.lines()
+
+    refused = call_main("root", "rollback", "embedding", "--reason", "worse")
+    forced = call_main("root", "promote", "embedding/1", "--force", "--reason", "better")
+
+    words = "must have its files, got none" if is_gone else "got others (changed: "
+    for result in (refused, forced):
+        assert result.exit_code == 1
+        assert "models:/embedding/1" in result.error_line
+        assert words in result.error_line
+    assert place.lines() == before
+    place.check()
 
 
 def test_a_resumed_run_does_not_undo_a_rollback(place: Workplace) -> None:

@@ -5,14 +5,20 @@ the version that it is expected at.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from tunetrail.deployment.version_files import check_digest, copied_files, copy_model
+from tunetrail.deployment.version_files import (
+    check_digest,
+    copied_files,
+    copy_model,
+    readable_files,
+)
 from tunetrail.errors import DeploymentError, ModelError
 from tunetrail.stores.ledger import version_in_words
 from tunetrail.stores.mlflow_answers import is_absent
@@ -117,18 +123,31 @@ class RootAlias:
                 belong to another flavor.
         """
         uri = f"models:/{self.name}/{version}"
-        with contextlib.ExitStack() as stack:
-            try:
-                tracking_uri = self.tracker.config.uri
-                location = self.tracker.client.get_model_version_download_uri(self.name, version)
-                files = stack.enter_context(copied_files(location, tracking_uri))
-            except (MlflowException, OSError, ModelError) as error:
-                reason = str(error).partition("\n")[0].rstrip(".")
-                raise DeploymentError(
-                    f"{uri} must have files to export, got none: {reason}. Restore its files, or "
-                    "roll back to another version."
-                ) from error
+        with self._files(version, copied_files) as files:
             if digest is not None:
                 check_digest(files, digest, uri)
 
             copy_model(files, folder, uri)
+
+    def check_files(self, version: str, digest: str) -> None:
+        """Raise `DeploymentError` if a version's files are gone, or have another digest."""
+        with self._files(version, readable_files) as files:
+            check_digest(files, digest, f"models:/{self.name}/{version}")
+
+    @contextlib.contextmanager
+    def _files(
+        self, version: str, read: Callable[[str, str], AbstractContextManager[Path]]
+    ) -> Iterator[Path]:
+        """Yield a version's files; raise `DeploymentError` if they are gone."""
+        with contextlib.ExitStack() as stack:
+            try:
+                tracking_uri = self.tracker.config.uri
+                location = self.tracker.client.get_model_version_download_uri(self.name, version)
+                files = stack.enter_context(read(location, tracking_uri))
+            except (MlflowException, OSError, ModelError) as error:
+                reason = str(error).partition("\n")[0].rstrip(".")
+                raise DeploymentError(
+                    f"models:/{self.name}/{version} must have its files, got none: {reason}. "
+                    "Restore its files, or roll back to another version."
+                ) from error
+            yield files

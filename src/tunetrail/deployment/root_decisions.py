@@ -35,6 +35,7 @@ def roll_back(moves: RootMoves, version: str | None, reason: str) -> PromotionRe
 
     Raises:
         UserError: There is no such version, it is root, or it is forbidden.
+        DeploymentError: Its files are gone, or others than those that were registered.
     """
     with moves.locked(may_be_gone=True):
         name, target = moves.name, version or moves.previous()
@@ -83,6 +84,7 @@ def promote(moves: RootMoves, version: str, reason: str, *, force: bool = False)
 
     Raises:
         UserError: There is no such version, it is root or forbidden, or the gate has refused it.
+        DeploymentError: Its files are gone, or others than those that were registered.
     """
     with moves.locked():
         lines, root = moves.lines(), moves.alias.version()
@@ -159,6 +161,8 @@ def _move(moves: RootMoves, record: PromotionRecord) -> None:
         moves.move(record, moves.alias.remove)
         moves.export(None)
         return
+    # Before anything moves: nobody could load such a root.
+    moves.check_files(record.version)
     moves.move(record, lambda: moves.alias.move(record.version))
     moves.export(record.version)
 

@@ -219,6 +219,13 @@ class RootMoves:
         move_alias()
         self.database.record_promotion(record)
 
+    def check_files(self, version: str) -> None:
+        """Raise `DeploymentError` if a version's files aren't those that were registered."""
+        digest = _digest_in([line for line in self.lines() if line.version == version])
+        # Versions from before digests were kept have none.
+        if digest is not None:
+            self.alias.check_files(version, digest)
+
     def follow(self) -> None:
         """Let the exported folder follow root, and remove what dead processes left in it.
 
@@ -241,7 +248,7 @@ class RootMoves:
         """Let the exported root be a version's model; return False if it was that already."""
         check_model_dir(self.model_dir, [self.name])
         lines = [line for line in self.lines() if line.version == version]
-        digest = next((line.digest for line in reversed(lines) if line.digest), None)
+        digest = _digest_in(lines)
         cards = [line.details.get("card") for line in lines if line.details]
         card = cards[-1] if cards else None
 
@@ -252,6 +259,11 @@ class RootMoves:
                 (folder / _CARD).write_text(card, encoding="utf-8")
 
         return restore_root(self.model_dir, self.name, version, save)
+
+
+def _digest_in(lines: Sequence[PromotionRecord]) -> str | None:
+    """Return the digest of a version's files that the newest of its lines knows."""
+    return next((line.digest for line in reversed(lines) if line.digest), None)
 
 
 def decision_tags(decision: str, reason: str) -> dict[str, str]:

@@ -52,6 +52,33 @@ def copied_files(location: str, tracking_uri: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def readable_files(location: str, tracking_uri: str) -> Iterator[Path]:
+    """Yield the folder of a model's files to look at: in the store itself if it is on this machine.
+
+    What is loaded has to be copied first, see `copied_files`.
+
+    Args:
+        location: URI of the folder in the artifact store.
+        tracking_uri: The MLflow store that the artifacts belong to.
+
+    Raises:
+        ModelError: The folder has links in it, which could lead out of it.
+        OSError: There is no such folder.
+    """
+    repository = get_artifact_repository(location, tracking_uri=tracking_uri)
+    if not isinstance(repository, LocalArtifactRepository):
+        with copied_files(location, tracking_uri) as folder:
+            yield folder
+        return
+
+    folder = Path(repository.artifact_dir)
+    check_plain_files(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    yield folder
+
+
+@contextlib.contextmanager
 def explaining_broken_files(name: str, uri: str) -> Iterator[None]:
     """Turn errors of reading a version into a `DeploymentError` that says what to do.
 
