@@ -84,7 +84,7 @@ def test_what_only_the_training_knows_refuses_its_version(
     assert reason.startswith(
         "models:/embedding/1, loaded in a fresh process, gives other values of"
     )
-    assert "where gate.fresh_process allows 1e-06" in reason
+    assert "where gate.fresh_process allows" in reason
     assert deployment["exported_to"] is None
 
     (line,) = database.promotions("embedding")

@@ -181,6 +181,29 @@ def test_a_deleted_root_stops_everything_until_somebody_names_another(
     assert place.exported() == "1"
 
 
+@pytest.mark.parametrize("lost", ["version", "model"])
+def test_a_deleted_root_may_be_followed_by_no_root(
+    place: Workplace, call_main: CallMain, lost: str
+) -> None:
+    """As the error proposes, which nothing else gets past if there was no root before."""
+    place.train(1)
+    client = place.registry.tracker.client
+    if lost == "version":
+        client.delete_model_version("embedding", "1")
+    else:
+        client.delete_registered_model("embedding")
+
+    done = call_main("root", "rollback", "embedding", "base", "--reason", "1 is lost")
+    again = call_main("root", "rollback", "embedding", "base", "--reason", "1 is lost")
+
+    assert done.exit_code == 0
+    assert again.exit_code == 2 and "it is root already" in again.err
+    assert place.lines() == [("1", "promoted", None), ("base", "rolled back", "1")]
+    place.check()
+    place.train(2)
+    place.check()
+
+
 def test_a_rollback_to_no_root_begins_again(place: Workplace) -> None:
     place.train(1)
     roll_back(place.moves, "base", "wrong from the start")
@@ -231,9 +254,10 @@ def test_a_version_with_other_files_than_registered_does_not_become_root_again(
 
     words = "must have its files, got none" if is_gone else "got others (changed: "
     for result in (refused, forced):
+        # The bars of the trainings stand before it.
+        error_line = result.err.splitlines()[-1]
         assert result.exit_code == 1
-        assert "models:/embedding/1" in result.error_line
-        assert words in result.error_line
+        assert "models:/embedding/1" in error_line and words in error_line
     assert place.lines() == before
     place.check()
 

@@ -118,7 +118,8 @@ class Doctor:
             yield Finding(
                 text=f"root of {name} is {version_in_words(known)} by the ledger, and none in "
                 "MLflow",
-                advice=f"`tunetrail root rollback {name} [VERSION] --reason TEXT` names another",
+                advice=f"`tunetrail root rollback {name} [VERSION] --reason TEXT` names another; "
+                "with `base` as the VERSION, there is none until the next training",
             )
         elif root != known:
             yield Finding(

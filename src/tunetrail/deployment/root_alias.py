@@ -98,9 +98,13 @@ class RootAlias:
             )
 
     def remove(self) -> None:
-        """Remove the alias, so that there is no root."""
+        """Remove the alias, so that there is no root; it may be gone already."""
         with tracking_errors(self.tracker.config.uri):
-            self.tracker.client.delete_registered_model_alias(self.name, ROOT)
+            try:
+                self.tracker.client.delete_registered_model_alias(self.name, ROOT)
+            except MlflowException as error:
+                if not is_absent(self.tracker.client, self.name, error):
+                    raise
 
     def tag(self, version: str, tags: Mapping[str, str]) -> None:
         """Set tags on a version."""

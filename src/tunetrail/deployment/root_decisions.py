@@ -44,9 +44,10 @@ def roll_back(moves: RootMoves, version: str | None, reason: str) -> PromotionRe
                 f"{name} must have an earlier root to roll back to, got none. Name a version, or "
                 f"`{BASE}` to begin again without a root."
             )
-        root = moves.alias.version()
-        # `base` stands for no root at all.
-        if root == (None if target == BASE else target):
+        root, known = moves.alias.version(), root_line(moves.lines())
+        # `base` stands for no root at all; the ledger may know a root that was deleted in MLflow.
+        wanted = None if target == BASE else target
+        if root == wanted and wanted == (None if known is None else known.version):
             raise UserError(
                 f"version must differ from root, got {target!r}: it is root already. Nothing was "
                 "changed."
@@ -54,7 +55,6 @@ def roll_back(moves: RootMoves, version: str | None, reason: str) -> PromotionRe
         if target != BASE:
             _check_eligible(moves, target)
 
-        known = root_line(moves.lines())
         record = PromotionRecord(
             model_name=name,
             version=target,
