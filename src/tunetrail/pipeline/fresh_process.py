@@ -15,8 +15,8 @@ from pathlib import Path
 from tunetrail.deployment.gate import fresh_process_objection
 from tunetrail.deployment.model_version import ModelVersion
 from tunetrail.errors import DeploymentError
-from tunetrail.learning.automatic.memory_meter import collect_memory
 from tunetrail.learning.devices import computing_device, machine_facts
+from tunetrail.learning.memory_meter import collect_memory
 from tunetrail.paths import private_file
 from tunetrail.pipeline.families import is_installed
 from tunetrail.pipeline.fresh_scores import OUTPUT, ScoringRequest, read_values
