@@ -1,5 +1,7 @@
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.commands import CallMain
@@ -96,6 +98,30 @@ def test_plan_prints_stages_places_and_what_was_assumed(
     assert "embedding: rows: train" in result.err
     quiet = call_main(*words, "model_type=embedding", "--quiet")
     assert (quiet.exit_code, quiet.out) == (0, "")
+
+
+def test_a_later_plan_of_the_same_rows_takes_the_speeds_of_an_earlier_one(
+    words: list[str], call_main: CallMain
+) -> None:
+    def planned(*more: str) -> dict[str, Any]:
+        result = call_main(*words, "model_type=embedding", *more, "--json")
+        assert result.exit_code == 0, result.err
+        return dict(json.loads(result.out)["families"]["embedding"])
+
+    first = planned("embedding.training.num_epochs=1")
+    later = planned("embedding.training.num_epochs=3", "embedding.training.learning_rate=1e-5")
+    larger = planned("embedding.training.batch_size=8")
+
+    first_speeds, later_speeds = first["speeds"], later["speeds"]
+    assert first_speeds.pop("age_seconds") == 0.0 < later_speeds.pop("age_seconds")
+    assert later_speeds == first_speeds
+    assert later["work"]["steps"] == 3 * first["work"]["steps"]
+    # A batch of another size takes another time, and another memory.
+    assert larger["speeds"]["age_seconds"] == 0.0
+
+    shown = call_main(*words, "model_type=embedding")
+    assert re.search(r"from \d+ timed steps?, \d+ s ago", shown.out)
+    assert "steps that were timed" in shown.err and "a few timed steps" not in shown.err
 
 
 def test_plan_in_python_says_the_same(session: str, tiny_embedding_model: str) -> None:

@@ -3,13 +3,11 @@
 Knows no models: a function that is passed in builds them.
 """
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -20,6 +18,7 @@ from tunetrail.errors import ConfigError
 from tunetrail.fingerprints import model_fingerprint, value_fingerprint
 from tunetrail.learning.automatic.batch_size_finder import BatchSizeResult, divide_step
 from tunetrail.learning.automatic.batch_size_trial import BatchSizeTrial, usable_bytes
+from tunetrail.learning.automatic.cached_result import CachedResult
 from tunetrail.learning.automatic.conditions import length_class, machine_conditions
 from tunetrail.learning.automatic.learning_rate_finder import (
     STEPS,
@@ -37,9 +36,7 @@ from tunetrail.learning.training.records import Record
 
 logger = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
 
-_FORMAT = 1
 _NOMINAL_RATE = 1e-3
 _GIB = 2.0**30
 # Records of a trial: more than a range test sees with the usual batches.
@@ -201,7 +198,7 @@ def _find_batch_size(
         "precision": _precision(setup, training),
         "machine": machine_conditions(setup.device),
     }
-    cached = _CachedResult(cache, "batch size", dependencies)
+    cached = CachedResult(cache, "batch size", dependencies)
     with cached.computing():
         result = cached.read(BatchSizeResult.from_dict)
         if result is not None:
@@ -245,7 +242,7 @@ def _find_learning_rate(
         "steps": STEPS,
         "machine": machine_conditions(setup.device),
     }
-    cached = _CachedResult(cache, "learning rate", dependencies)
+    cached = CachedResult(cache, "learning rate", dependencies)
     with cached.computing():
         result = cached.read(RangeTestResult.from_dict)
         if result is not None:
@@ -313,44 +310,6 @@ def _log_batch_size(result: BatchSizeResult, remark: str) -> None:
         result.memory_bytes / _GIB,
         remark,
     )
-
-
-@dataclass(frozen=True)
-class _CachedResult:
-    """A result in the cache, looked up by all that it depends on."""
-
-    cache: ResultCache | None
-    kind: str
-    dependencies: Mapping[str, Any] = field(repr=False)
-
-    def read(self, parse: Callable[[Mapping[str, Any]], Result]) -> Result | None:
-        """Return the cached result; None if there is none or it is broken."""
-        if self.cache is None:
-            return None
-        try:
-            return parse(json.loads(self._file(self.cache).read_text()))
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """Let one process at a time look the result up and search for it."""
-        if self.cache is None:
-            yield
-            return
-        with self.cache.computing(f"the search of the {self.kind}", str(self._file(self.cache))):
-            yield
-
-    def write(self, result: Mapping[str, Any]) -> None:
-        """Write the result to the cache, if there is one."""
-        if self.cache is not None:
-            with self.cache.writing(self._file(self.cache)) as unfinished:
-                unfinished.write_text(json.dumps(result))
-
-    def _file(self, cache: ResultCache) -> Path:
-        # A result counts only for equal conditions, so all of them are its name.
-        key = json.dumps({"format": _FORMAT, **self.dependencies}, sort_keys=True, default=str)
-        return cache.place(self.kind, key) / "found.json"
 
 
 def trial_records(records: Sequence[Record], longest: int) -> Sequence[Record]:

@@ -6,20 +6,22 @@ It goes the way of a training: same learner, same batches, same checkpoints; onl
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tunetrail.config import AUTO, Settings, TrainingConfig
+from tunetrail.config import Settings, TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.data.flow.preparation import result_cache
-from tunetrail.data.rows import records_of, stacked_rows
+from tunetrail.data.rows import content_digest, records_of, stacked_rows
 from tunetrail.errors import ConfigError, SampleError
 from tunetrail.evaluation.scores import Scores
+from tunetrail.fingerprints import model_fingerprint
 from tunetrail.learning.automatic.auto_values import AutoValues
+from tunetrail.learning.automatic.conditions import machine_conditions
 from tunetrail.learning.devices import computing_device
 from tunetrail.learning.learner import Learner
 from tunetrail.learning.memory_meter import collect_memory, peak_memory
@@ -32,6 +34,7 @@ from tunetrail.pipeline.planning.estimate import Speeds
 from tunetrail.pipeline.planning.timed_training import StepClock, TimedTraining
 from tunetrail.pipeline.planning.workload import tokens_of
 from tunetrail.pipeline.stages.prepare import PreparedRows
+from tunetrail.plain_values import plain_values
 from tunetrail.scratch import scratch_folder
 from tunetrail.verbosity import VARIABLE, WARNINGS, changed_environment
 
@@ -43,7 +46,7 @@ _HELD_OUT_ROWS = 16
 _FEWEST_ROWS = 2
 _ANSWER_TOKENS = 5
 NOMINAL_RATE = 1e-6
-"""A learning rate in place of one that is to be found: no time depends on it."""
+"""A learning rate in place of the training's: no time depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,27 @@ class Calibration:
     validation_corpus: pd.DataFrame
     auto_values: AutoValues
     division: Division = field(default_factory=Division)
+
+    def conditions(self) -> dict[str, Any]:
+        """Return all that the measured speeds depend on, as plain values.
+
+        The number of epochs, the learning rate and the folds aren't among them.
+        """
+        section = plain_values(self.family.section(self.settings))
+        rows = [*self._trained_rows(), *self._scored_rows(2 * _HELD_OUT_ROWS)]
+        return {
+            "family": self.family.name,
+            "shape": self.prepared.shape,
+            # The time of a step depends on the shapes of the weights, not on their values.
+            "model": model_fingerprint(Path(self.path), contents=False),
+            "section": {**section, "training": asdict(self._training)},
+            "evaluation": asdict(self.settings.evaluation),
+            "trainer": asdict(self._one_device),
+            "rows": [content_digest(frame) for frame in rows if not frame.empty],
+            "division": asdict(self.division),
+            "steps": STEPS,
+            "machine": machine_conditions(computing_device(self.settings.trainer)),
+        }
 
     def measure(self) -> Speeds:
         """Train for a few steps, validate, score and save once, and return what it took.
@@ -131,9 +155,7 @@ class Calibration:
 
     def _train(self, learner: Learner, folder: Path) -> tuple[Any, TimedTraining]:
         """Train on a few rows, validate once, and return the model and what it took."""
-        rows = calibrated_rows(self.prepared.train, STEPS * self._rows_per_batch)
-        validation = evenly_spaced(self.prepared.split.validation, _HELD_OUT_ROWS)
-        corpus = evenly_spaced(self.validation_corpus, _HELD_OUT_ROWS)
+        rows, validation, corpus = self._trained_rows()
         train_records, records = records_of(rows), records_of(validation)
         monitor = self._monitor(records, records_of(corpus))
 
@@ -154,17 +176,23 @@ class Calibration:
             checkpoint_bytes=max(map(_size, (folder / "checkpoints").iterdir()), default=0),
         )
 
+    def _trained_rows(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """Return the rows to learn from, the rows of the validation, and what these rank."""
+        return (
+            calibrated_rows(self.prepared.train, STEPS * self._rows_per_batch),
+            evenly_spaced(self.prepared.split.validation, _HELD_OUT_ROWS),
+            evenly_spaced(self.validation_corpus, _HELD_OUT_ROWS),
+        )
+
     @property
     def _training(self) -> TrainingConfig:
         """The training of one epoch over the calibrated rows, each step of one batch."""
         training = self.auto_values.applied_to(self.family.section(self.settings).training)
-        # No time depends on a rate that is still to be found.
-        rate = NOMINAL_RATE if training.learning_rate == AUTO else training.learning_rate
-
         return replace(
             training,
             batch_size=self.division.share(training.rows_per_batch),
-            learning_rate=rate,
+            # No time depends on it, and it may be still to be found.
+            learning_rate=NOMINAL_RATE,
             num_epochs=1,
             max_steps=-1,
             warmup_steps=0,

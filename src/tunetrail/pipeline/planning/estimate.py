@@ -1,6 +1,6 @@
 """Estimate: what each stage of a run takes, from its workload and from measured speeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ class Speeds:
         model_bytes: Size of the trained model's files.
         slowdown: Wall-clock time over computing time: above 1 if other processes use the cores.
         steps: Optimizer steps that were timed.
+        age_seconds: How long ago that was; 0 if it was for this plan.
     """
 
     load_seconds: float
@@ -53,6 +54,12 @@ class Speeds:
     model_bytes: int
     slowdown: float
     steps: int
+    age_seconds: float = 0.0
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Speeds":
+        """Return the speeds that `to_dict` gave."""
+        return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""

@@ -38,6 +38,7 @@ from tunetrail.pipeline.planning.estimate import (
 )
 from tunetrail.pipeline.planning.further_test_rows import count_further_test_rows
 from tunetrail.pipeline.planning.head import work_in_words
+from tunetrail.pipeline.planning.kept_speeds import speeds_of
 from tunetrail.pipeline.planning.places import find_places
 from tunetrail.pipeline.planning.run_plan import FamilyPlan, MemoryEstimate
 from tunetrail.pipeline.planning.workload import Workload, count_work
@@ -234,7 +235,6 @@ class FamilyPlanner:
 
         # What is counted is known long before what is timed.
         logger.info("%s: %s", self.family.name, work_in_words(work))
-        logger.info("%s: a few timed steps", self.family.name)
         calibration = Calibration(
             family=self.family,
             settings=settings,
@@ -245,7 +245,7 @@ class FamilyPlanner:
             auto_values=values,
             division=division,
         )
-        return work, calibration.measure()
+        return work, speeds_of(calibration)
 
     def _memory(self, speeds: Speeds) -> MemoryEstimate:
         device = computing_device(self.settings.trainer)

@@ -15,8 +15,10 @@ def stage_rows(plan: FamilyPlan) -> list[tuple[str, str, str]]:
         (_STAGES.get(stage.stage, stage.stage), duration(stage.seconds), stage.detail)
         for stage in plan.stages
     ]
-    steps = counted(plan.speeds.steps, "timed step")
-    return [*rows, ("all", duration(plan.seconds), f"from {steps}")]
+    timed = f"from {counted(plan.speeds.steps, 'timed step')}"
+    if plan.speeds.age_seconds:
+        timed += f", {duration(plan.speeds.age_seconds)} ago"
+    return [*rows, ("all", duration(plan.seconds), timed)]
 
 
 def lines_of_work(plan: FamilyPlan) -> list[str]:
