@@ -166,6 +166,9 @@ def _pairs_table(comparison: "ModelComparison", console: "Console") -> "Table":
     has_mcnemar = any(pair.mcnemar_p_value is not None for pair in comparison.pairs)
     names = ["from", "to", "improvement", "interval", "p", "d", "better/equal/worse"]
     table = new_table(*names, *(["McNemar p"] if has_mcnemar else []))
+    # On a narrow terminal, the names of the models stay in one piece.
+    for column in table.columns[:2]:
+        column.no_wrap = True
     for pair in comparison.pairs:
         cells = [
             pair.first,

@@ -1,6 +1,7 @@
 """`tunetrail runs`: list the trainings and sweeps of an experiment."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,14 @@ from tunetrail.errors import UserError
 from tunetrail.reporting.readable import shown_moment
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from tunetrail.stores.listed_run import ListedRun
+
+_ALWAYS = ("id", "name", "started", "state")
+# Characters of a name before it goes on in the next line; less can't be read.
+_LEAST_NAME = 16
 
 _DESCRIPTION = """\
 List the trainings and sweeps of an MLflow experiment, newest first; a sweep's jobs are among them.
@@ -98,29 +106,53 @@ def _print_table(runs: Sequence["ListedRun"], columns: Sequence[str], total: int
     from rich.console import Console
 
     console = Console()
-    always = ("id", "name", "started", "state")
-    further = [name for name in ("decision", "test_rows", *columns) if name not in always]
+    further = [name for name in ("decision", "test_rows", *columns) if name not in _ALWAYS]
     # A column that is empty takes room from the names.
     known = set().union(*(run.values for run in runs))
     further = [name for name in dict.fromkeys(further) if name in known]
-    table = new_table(*always, *further)
-    for column in table.columns:
-        column.no_wrap = column.header != "name"
 
-    for run in runs:
-        cells = [run.run_id[:8], run.name, shown_moment(run.started), run.state]
-        cells += [_cell(run.values.get(name)) for name in further]
-        table.add_row(*(printable(cell, console) for cell in cells))
+    # A narrow terminal shows what was asked for rather than the digest of the test rows.
+    left_out = []
+    by_importance = sorted(further, key="test_rows".__eq__)
+    table = _table(runs, further, console)
+    while by_importance and _least_width(table, console) > console.width:
+        left_out.append(by_importance.pop())
+        table = _table(runs, [name for name in further if name not in left_out], console)
 
     console.print(table)
     hidden = total - len(runs)
     if hidden:
         print_line(console, f"{hidden} more; --limit 0 lists all")
+    if left_out:
+        missing = ", ".join(reversed(left_out))
+        print_line(console, f"{console.width} columns have no room for {missing}; see --json")
     if len({run.values["test_rows"] for run in runs if "test_rows" in run.values}) > 1:
         print_line(
             console,
             "The runs were scored on different test rows: compare scores of equal test_rows only.",
         )
+
+
+def _table(runs: Sequence["ListedRun"], further: Sequence[str], console: "Console") -> "Table":
+    """Return the table of the runs, whose names are folded and nothing else."""
+    table = new_table(*_ALWAYS, *further)
+    for column in table.columns:
+        column.no_wrap = column.header != "name"
+        column.min_width = None if column.no_wrap else _LEAST_NAME
+
+    for run in runs:
+        cells = [run.run_id[:8], run.name, shown_moment(run.started), run.state]
+        cells += [_cell(run.values.get(name)) for name in further]
+        table.add_row(*(printable(cell, console) for cell in cells))
+    return table
+
+
+def _least_width(table: "Table", console: "Console") -> int:
+    """Return the columns of a terminal on which nothing of a table is cut off."""
+    from rich.measure import Measurement
+
+    unlimited = console.options.update(max_width=sys.maxsize)
+    return Measurement.get(console, unlimited, table).minimum
 
 
 def _cell(value: str | float | None) -> str:

@@ -39,6 +39,23 @@ def test_runs_lists_the_newest_first_and_warns_of_different_test_rows(
     assert "compare scores of equal test_rows only" in result.out
 
 
+@pytest.mark.parametrize("width", [60, 100])
+def test_runs_fit_a_narrow_terminal(
+    call_main: CallMain, store: str, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    result = call_main("runs", "--uri", store, "--columns", "learning_rate")
+
+    lines = result.out.splitlines()
+    (second,) = [line for line in lines if "second" in line]
+    # Nothing is cut off: what has no room is named.
+    assert "succeeded" in second and ("bbbb2222" in second) is (width == 100)
+    assert ("no room for" in result.out) is (width == 60)
+    table = lines[: lines.index(next(line for line in lines if "[b]first[/b]" in line)) + 1]
+    assert all(len(line) <= width for line in table)
+
+
 def test_runs_of_equal_test_rows_need_no_warning(call_main: CallMain, store: str) -> None:
     result = call_main("runs", "--uri", store, "--where", "test_rows=bbbb2222")
 
