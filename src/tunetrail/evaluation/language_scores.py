@@ -51,7 +51,8 @@ def language_scores(
         check_equal(f"length of {name}", len(counts), len(per_example["nats"]))
         if len(counts) == 0 or not (counts > 0).all():
             raise ValueError(
-                f"{name} must have a number above 0 for each example, got {counts.tolist()[:5]}."
+                f"{name} must be above 0 for each of one or more examples, got "
+                f"{counts.tolist()[:5]}."
             )
     check_finite(per_example["nats"], "nats")
 

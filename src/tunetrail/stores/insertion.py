@@ -126,8 +126,10 @@ def _statement_of_rows(statement: str, is_constant: tuple[bool, ...], size: int)
         size: The number of rows.
     """
     # SQLite names the columns of a list of values: column1, column2, ...
-    numbers = count(1)
-    selected = ["?" if same else f"column{next(numbers)}" for same in is_constant]
+    column_number = count(1)
+    selected = []
+    for same in is_constant:
+        selected.append("?" if same else f"column{next(column_number)}")
     placeholders = ", ".join("?" * is_constant.count(False))
     rows = ", ".join(repeat(f"({placeholders})", size))
 

@@ -39,14 +39,14 @@ class QuickReader:
     @property
     def identity(self) -> str:
         """What the vectors depend on besides the model, its texts and its prompts."""
-        # float32 gives the vectors of the whole model, but for the last digits.
+        # float32 gives the vectors of the whole model, except for the last digits.
         return "" if self.precision == "float32" else f":{self.precision}"
 
     def load(self, path: str) -> "Bert":
         """Load a model folder.
 
         Raises:
-            BrokenModelError: Its weights aren't those of a BERT model.
+            BrokenModelError: Its weights don't belong to a BERT model.
         """
         from tunetrail.learning.embedding.bert import Bert
         from tunetrail.learning.load_errors import naming_broken_model

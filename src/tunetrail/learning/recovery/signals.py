@@ -38,7 +38,7 @@ class StopRequest:
         self._ranks = 1
 
     def install_handlers(self, ranks: int) -> None:
-        """Begin to hold back signals, in a training of so many ranks."""
+        """Begin to hold back signals, in a training of `ranks` ranks."""
         self._ranks = ranks
         # Python installs signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
