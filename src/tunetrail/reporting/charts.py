@@ -178,7 +178,7 @@ def drawable(text: str, limit: int = _LABEL_CHARACTERS) -> str:
     """Return one short line that the font can draw, and in which nothing reads as a formula."""
     line = " ".join(readable(text, limit).split()) or "(empty)"
     for character in set(line):
-        # Every font has the characters of Latin-1, and to list a font's characters takes half a second.
+        # Every font has the characters of Latin-1. To list a font's takes half a second.
         if ord(character) > _LAST_OF_LATIN_1 and ord(character) not in _characters_of_font():
             line = line.replace(character, "\ufffd")
     # Between two dollars, matplotlib would read TeX.

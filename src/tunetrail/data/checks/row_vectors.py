@@ -140,7 +140,7 @@ def normalize_and_reduce(
     )
 
     if min(units.shape) > MOST_DIMENSIONS:
-        # Late: few models have more dimensions, and this module is imported by whoever reads the cache.
+        # Late: few models have more dimensions, and whoever reads the cache imports this module.
         from sklearn.decomposition import PCA
 
         components = PCA(MOST_DIMENSIONS, svd_solver="randomized", random_state=seed)
