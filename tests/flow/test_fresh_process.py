@@ -17,7 +17,12 @@ from tests.tracking import client_of
 
 from tunetrail import DatabaseManager, ModelTrainingNode, NodeConfig
 from tunetrail.config import Settings
+from tunetrail.data.rows import rows_frame
+from tunetrail.deployment.gate import fresh_process_objection
 from tunetrail.errors import DeploymentError
+from tunetrail.pipeline.families import family_named
+from tunetrail.pipeline.fresh_scores import ScoringRequest
+from tunetrail.samples import SampleKind, parse_sample
 
 pytestmark = pytest.mark.processes
 
@@ -56,6 +61,45 @@ def test_a_fresh_process_gives_the_scores_of_both_families_again(
     for family in deployments:
         assert f"{family}: a fresh process loads and scores models:/{family}/1" in caplog.text
     assert "left out" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("model_type", "shape"),
+    [
+        ("embedding", "pair"),
+        ("embedding", "pair with some negatives"),
+        ("embedding", "score"),
+        ("embedding", "label"),
+        ("embedding", "vector"),
+        ("embedding", "text"),
+        ("llm", "mixed"),
+        ("llm", "preference"),
+        ("llm", "verdict"),
+    ],
+)
+def test_a_few_rows_of_every_shape_give_values(
+    make_settings: Make, make_rows: Any, workplace: Path, model_type: str, shape: str
+) -> None:
+    """Also if they have nothing in common: no label, no class of a pair."""
+    settings, family = make_settings(workplace), family_named(model_type)
+    kind = SampleKind(model_type)
+    rows = rows_frame(enumerate(parse_sample(row, kind) for row in make_rows(shape)))
+    learner = family.learner(settings, rows["shape"].iloc[0], None)
+    model = learner.load(family.section(settings).model)
+
+    for test in (rows.iloc[:8], rows.iloc[:1]):
+        request = ScoringRequest(
+            family=model_type,
+            shape=rows["shape"].iloc[0],
+            settings=settings,
+            rows=test.reset_index(drop=True),
+            corpus=family.corpus_rows(settings, rows.iloc[8:10].reset_index(drop=True)),
+            threads=1,
+        )
+        values = request.values(family, learner, model)
+        assert len(values["outputs"]) == len(test)
+        again = request.values(family, learner, model)
+        assert fresh_process_objection(values, again, "models:/x/1", len(test)) is None
 
 
 @pytest.mark.parametrize("approval", [False, True])

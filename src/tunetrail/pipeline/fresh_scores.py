@@ -24,6 +24,7 @@ import pandas as pd
 
 from tunetrail.config import Settings, TrackingConfig
 from tunetrail.data.rows import records_of, texts_of_rows
+from tunetrail.errors import SampleError
 from tunetrail.imports import importing
 from tunetrail.pipeline.families import family_named
 from tunetrail.pipeline.model_family import ModelFamily
@@ -88,15 +89,20 @@ class ScoringRequest:
 
         Two models that differ may rank the same documents first; their vectors or logits differ.
         """
+        texts = [texts[0] for texts in texts_of_rows(self.rows)]
+        outputs = {"outputs": family.flavor.outputs(model, texts)}
         score = family.score_primary or family.score
         records, corpus = records_of(self.rows), records_of(self.corpus)
-        scores = score(learner, model, records, corpus, self.settings.evaluation)
+        try:
+            scores = score(learner, model, records, corpus, self.settings.evaluation)
+        # Too few for a metric, or with nothing to find: labels that no other row has.
+        except (SampleError, ValueError):
+            return outputs
 
         # The metrics follow from these; what isn't a number names documents, or is a text.
         columns = scores.per_example.items()
         numbers = {name: values for name, values in columns if values.dtype.kind in "biuf"}
-        texts = [texts[0] for texts in texts_of_rows(self.rows)]
-        return {**numbers, "outputs": family.flavor.outputs(model, texts)}
+        return {**numbers, **outputs}
 
 
 def read_values(folder: Path) -> Values:
