@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from tunetrail.learning.automatic import memory_meter
+from tunetrail.learning import memory_meter
 from tunetrail.learning.memory_meter import (
     control_group_room,
     free_memory,
