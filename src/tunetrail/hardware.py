@@ -5,8 +5,6 @@ from pathlib import Path
 
 # NVIDIA's driver, AMD's driver, and the driver of NVIDIA's in the Linux of Windows.
 _GPU_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
-# Of AVX-512, whose float32 products are fast as well: without it, nothing here was measured.
-_INTEGER_PRODUCTS = frozenset({"avx512_vnni"})
 
 
 def cpu_count() -> int:
@@ -21,17 +19,3 @@ def may_have_gpu() -> bool:
     """Tell whether the driver of a GPU is there: without one, torch finds no GPU either."""
     devices = Path("/dev")
     return any(next(devices.glob(name), None) for name in _GPU_DEVICES)
-
-
-def has_integer_products(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tell whether the CPU multiplies 8-bit integers several times faster than float32 (VNNI).
-
-    Args:
-        cpu_info: What Linux tells of the CPU; without this file, the answer is no.
-    """
-    try:
-        lines = cpu_info.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return False
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return not _INTEGER_PRODUCTS.isdisjoint(flags.split())

@@ -174,15 +174,14 @@ def test_cleaning_gives_back_the_text_that_was_damaged(tmp_path: Path) -> None:
     assert asked > 250 and right / asked >= TARGET
 
 
-@pytest.fixture(scope="session", params=["float32", "int8"])
-def minilm_vectors(request: pytest.FixtureRequest) -> Encode:
-    """Unit vectors by MiniLM in each precision, which encodes each distinct text once."""
+@pytest.fixture(scope="session")
+def minilm_vectors() -> Encode:
+    """Unit vectors by MiniLM, which encodes each distinct text once."""
     from tunetrail.learning.embedding.quick_reader import quick_reader
     from tunetrail.learning.models.catalog import EMBEDDING_MODELS, resolve_model
 
     settings = Settings()
     settings.trainer.accelerator = "cpu"
-    settings.preparation.vector_precision = request.param
     path = resolve_model("minilm", EMBEDDING_MODELS).path
     reader = quick_reader(settings, path)
     assert reader is not None

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tunetrail.config import Settings
 from tunetrail.errors import ConfigError
-from tunetrail.hardware import has_integer_products, may_have_gpu
+from tunetrail.hardware import may_have_gpu
 from tunetrail.learning.embedding.bert_folder import BertFolder, bert_folder
 from tunetrail.learning.tokens.prompts import QUERY, configured_prompts
 from tunetrail.learning.tokens.token_counts import fast_tokenizer
@@ -77,14 +77,12 @@ def quick_reader(settings: Settings, path: str) -> QuickReader | None:
     precision = settings.preparation.vector_precision
     if folder is None and precision == "int8":
         raise ConfigError(
-            "preparation.vector_precision must be auto or float32 for a model that isn't BERT, got "
-            f"'int8' for {path}. Change it, or choose another model."
+            "preparation.vector_precision must be float32 for a model that isn't BERT, got 'int8' "
+            f"for {path}. Change it, or choose another model."
         )
 
     # A GPU is faster than any of this. `int8` is of the CPU, whoever asks for it.
     has_gpu = settings.trainer.accelerator != "cpu" and may_have_gpu()
     if folder is None or (has_gpu and precision != "int8"):
         return None
-    if precision == "auto":
-        precision = "int8" if has_integer_products() else "float32"
     return QuickReader(folder=folder, settings=settings, precision=precision)

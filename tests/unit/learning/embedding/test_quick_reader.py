@@ -109,15 +109,13 @@ def test_a_model_without_some_weights_is_named(
 
 
 @pytest.mark.parametrize(
-    ("precision", "accelerator", "has_gpu", "has_integers", "expected"),
+    ("precision", "accelerator", "has_gpu", "expected"),
     [
-        ("auto", "auto", False, True, "int8"),
-        ("auto", "auto", False, False, "float32"),
-        ("auto", "auto", True, True, None),
-        ("auto", "cpu", True, True, "int8"),
-        ("float32", "auto", False, True, "float32"),
-        ("float32", "gpu", True, True, None),
-        ("int8", "auto", True, False, "int8"),
+        ("float32", "auto", False, "float32"),
+        ("float32", "auto", True, None),
+        ("float32", "cpu", True, "float32"),
+        ("float32", "gpu", True, None),
+        ("int8", "auto", True, "int8"),
     ],
 )
 def test_quick_reader_is_for_the_cpu(
@@ -126,11 +124,9 @@ def test_quick_reader_is_for_the_cpu(
     precision: str,
     accelerator: str,
     has_gpu: bool,
-    has_integers: bool,
     expected: str | None,
 ) -> None:
     monkeypatch.setattr(quick, "may_have_gpu", lambda: has_gpu)
-    monkeypatch.setattr(quick, "has_integer_products", lambda: has_integers)
     settings = settings_of(precision)
     settings.trainer.accelerator = accelerator
 
@@ -142,9 +138,8 @@ def test_quick_reader_is_for_the_cpu(
 def test_quick_reader_takes_no_other_architecture(encoder_folder: Callable[..., str]) -> None:
     path = encoder_folder("mpnet")
 
-    assert quick_reader(settings_of("auto"), path) is None
     assert quick_reader(settings_of("float32"), path) is None
-    with pytest.raises(ConfigError, match=r"preparation\.vector_precision must be auto or float32"):
+    with pytest.raises(ConfigError, match=r"preparation\.vector_precision must be float32"):
         quick_reader(settings_of("int8"), path)
 
 
