@@ -352,6 +352,7 @@ def _sample_row(sample: Sample, occurrences: Occurrences) -> tuple[tuple[Any, ..
     content = content or json_text(sample.content)
     metadata = sample.metadata
     further = (texts_as_json(metadata) or json_text(metadata)) if metadata else "{}"
+
     row = (
         str(sample.kind),
         sample.shape,

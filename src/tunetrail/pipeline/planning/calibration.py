@@ -188,6 +188,7 @@ class Calibration:
     def _training(self) -> TrainingConfig:
         """The training of one epoch over the calibrated rows, each step of one batch."""
         training = self.auto_values.applied_to(self.family.section(self.settings).training)
+
         return replace(
             training,
             batch_size=self.division.share(training.rows_per_batch),
