@@ -141,8 +141,8 @@ def test_the_error_of_a_worker_is_that_of_the_training(
 
     error = last_error(fit_on_ray(folder, cluster))
 
-    assert error.startswith("tunetrail.errors.TrainingError: rank ")
-    assert "nowhere" in error
+    assert error.startswith("tunetrail.errors.BrokenModelError: ")
+    assert "/nowhere can't be loaded" in error
 
 
 def test_more_workers_than_the_cluster_has_are_refused(
