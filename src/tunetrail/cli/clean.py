@@ -9,7 +9,7 @@ from tunetrail.cache import ResultCache
 from tunetrail.cli.command_parser import CommandParser, like_setting
 from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_database, add_uri
-from tunetrail.cli.terminal import new_table, printable, say
+from tunetrail.cli.terminal import new_table, printable, say, say_loading
 from tunetrail.config import (
     PreparationConfig,
     RetentionConfig,
@@ -47,6 +47,7 @@ _KEEP_VERSIONS = 3
 def clean(arguments: list[str]) -> int:
     """Run `tunetrail clean`."""
     options = _parse(arguments)
+    say_loading("clean")
     # Imported only after parsing: --help doesn't wait for MLflow.
     from tunetrail.deployment.clean import Cleaner, remove_all
     from tunetrail.stores.database import DatabaseManager

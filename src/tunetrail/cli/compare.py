@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_experiment, add_uri
-from tunetrail.cli.terminal import new_table, print_line, printable
+from tunetrail.cli.terminal import new_table, print_line, printable, say_loading
 from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import write_private_text
 
@@ -46,6 +46,7 @@ examples:
 def compare(arguments: list[str]) -> int:
     """Compare the models, print the result, and write what the options ask for."""
     options = _parse(arguments)
+    say_loading("compare")
     # Imported only after parsing: --help doesn't wait for MLflow.
     from tunetrail.comparing import compare as compare_scored
     from tunetrail.comparing import log_comparison

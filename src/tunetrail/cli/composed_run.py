@@ -20,6 +20,7 @@ from tunetrail.cli.hydra_settings import check_hydra_settings
 from tunetrail.cli.output import prints_json, show
 from tunetrail.cli.override_keys import check_keys, with_signs
 from tunetrail.cli.spellings import check_hydra_options
+from tunetrail.cli.terminal import say_loading
 from tunetrail.cli.unused_settings import warn_of_unused
 from tunetrail.config import MISSING, TrainRequest
 from tunetrail.errors import UserError, not_writable
@@ -126,6 +127,7 @@ class _ComposedTask:
         request = checked_request(config)
         # It is called for each job, all of which have the same model type.
         if not self._is_sweep:
+            say_loading("train")
             warn_of_unused(request, self._overrides)
         self._is_sweep = True
         return request

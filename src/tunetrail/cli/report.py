@@ -6,6 +6,7 @@ from pathlib import Path
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_uri
+from tunetrail.cli.terminal import say_loading
 from tunetrail.errors import UserError, not_writable
 from tunetrail.paths import write_private_text
 
@@ -32,6 +33,7 @@ examples:
 def report(arguments: list[str]) -> int:
     """Write the page of a run, and print its path."""
     options = _parse(arguments)
+    say_loading("report")
     # Imported only after parsing: --help doesn't wait for MLflow.
     from tunetrail.run_reports import read_page
 

@@ -144,6 +144,7 @@ def _resume_one(
 
 def _list_resumable(request: TrainRequest) -> Mapping[str, Any]:
     """Print the runs that can be resumed, the newest first."""
+    say_loading("resume")
     from tunetrail.stores.database import DatabaseManager
     from tunetrail.stores.resumable_runs import resumable_runs
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_experiment, add_uri
-from tunetrail.cli.terminal import new_table, print_line, printable
+from tunetrail.cli.terminal import new_table, print_line, printable, say_loading
 from tunetrail.errors import UserError
 from tunetrail.reporting.readable import shown_moment
 
@@ -46,6 +46,7 @@ examples:
 def runs(arguments: Sequence[str]) -> int:
     """Print the runs that fulfil the conditions."""
     options = _parse(arguments)
+    say_loading("runs")
     # Imported only after parsing: --help doesn't wait for MLflow.
     from tunetrail.stores.run_list import (
         existing_experiment,

@@ -6,10 +6,11 @@ from typing import Any
 
 from tunetrail.cli.composed_run import NO_HYDRA_FILES, run_composed
 from tunetrail.cli.output import show
-from tunetrail.cli.terminal import say
+from tunetrail.cli.terminal import say, say_loading
 from tunetrail.config import TrainRequest
 from tunetrail.errors import ConfigError, TrackingError
 from tunetrail.reporting.readable import counted
+from tunetrail.stores.spools import SPOOL
 
 _HELP = """\
 usage: tunetrail sync [output_dir=DIR] [tracking.uri=URI | tracking=server]
@@ -51,16 +52,16 @@ def sync(arguments: list[str]) -> int:
 
 
 def _sync(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
-    # Imported late: help and mistakes in the arguments don't wait for MLflow.
-    from tunetrail.stores.metric_writer import deliver_spools
-    from tunetrail.stores.spools import SPOOL
-    from tunetrail.stores.tracking import existing_store, shown_uri
-
     folder = Path(request.output_dir) / SPOOL
     if not any(folder.glob("*.jsonl")):
         say(f"nothing to deliver: {folder} has no metrics")
         show(lambda: {"deliveries": []})
         return {}
+
+    say_loading("sync")
+    # Imported late: whoever has nothing to deliver doesn't wait for MLflow.
+    from tunetrail.stores.metric_writer import deliver_spools
+    from tunetrail.stores.tracking import existing_store, shown_uri
 
     tracker = existing_store(request.tracking.uri)
     refusals: list[str] = []

@@ -9,6 +9,7 @@ from tunetrail.cli.addresses import check_address, server_address
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_experiment, add_uri
+from tunetrail.cli.terminal import say_loading
 from tunetrail.errors import UserError
 
 # Options of MLflow's web server: a line for each picture of a page helps nobody.
@@ -25,6 +26,7 @@ def ui(arguments: Sequence[str]) -> int:
     """
     options = _parse(arguments)
     check_address(options.host, options.port)
+    say_loading("ui")
     # Imported only after parsing: --help doesn't wait for MLflow.
     from tunetrail.stores.mlflow_pages import experiment_page
     from tunetrail.stores.run_list import existing_experiment
