@@ -244,6 +244,27 @@ def text_of_terminal(leader: int) -> str:
     return written.decode()
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "arguments",
+    [["resume"], ["runs"], ["compare", "1", "2"], ["report", "1"], ["clean", "--dry-run"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_command_that_loads_libraries_says_so_first(
+    workplace: Path, arguments: list[str]
+) -> None:
+    leader, terminal = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tunetrail", *arguments], stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+
+    printed = text_of_terminal(leader)
+
+    assert process.wait() in (0, 2), printed
+    assert printed.splitlines()[0] == f"{arguments[0]}: loading the libraries ..."
+
+
 def test_a_training_in_an_ascii_terminal_shows_its_bars_and_succeeds(
     session: str, overrides: list[str]
 ) -> None:
