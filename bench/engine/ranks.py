@@ -1,5 +1,6 @@
 """A training on one or several ranks of this machine, as a job of its own like those of `tunetrail train`."""
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pandas as pd
 
 from bench.engine.rows import load_rows
 from bench.engine.tasks import Task
+from bench.fresh import THREADS
 from tunetrail.config import EmbeddingConfig, Settings
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.data.rows import rows_frame
@@ -32,6 +34,8 @@ def train_on_ranks(*, task: dict[str, Any], ranks: int, folder: str) -> dict[str
     given, job = Task(**task), Path(folder) / "job"
     _write_job(given, ranks, job)
 
+    # The ranks' processes read these; with two threads each they would wait for one another's core.
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(THREADS // ranks)
     reported_at: dict[int, float] = {}
 
     def note(metrics: Mapping[str, float], step: int) -> None:
