@@ -31,17 +31,23 @@ def test_only_the_missing_rows_of_a_statement_are_inserted(manager: DatabaseMana
     assert (report.added, report.already_present) == (2000, 1000)
 
 
-# In a statement of PostgreSQL, each row has parameters of its own.
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_a_statement_has_at_most_as_many_parameters_as_every_sqlite_takes(
-    manager: DatabaseManager,
-) -> None:
-    counts = []
+def counted_parameters(manager: DatabaseManager) -> list[int]:
+    """Return a list that grows by the number of parameters of each statement from now on."""
+    counts: list[int] = []
 
     @event.listens_for(manager._database._ready_engine(), "before_cursor_execute")
     def count(_connection: Any, _cursor: Any, _statement: str, parameters: Any, *_: Any) -> None:
         counts.append(len(parameters))
 
+    return counts
+
+
+# In a statement of PostgreSQL, each row has parameters of its own.
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_statement_has_at_most_as_many_parameters_as_every_sqlite_takes(
+    manager: DatabaseManager,
+) -> None:
+    counts = counted_parameters(manager)
     manager.ingest("s", [{"text": f"text {n}"} for n in range(9000)], SampleKind.LLM)
     # Only the content and the digest differ from row to row.
     assert 2 * 2048 < max(counts) < 2 * 2048 + 20
@@ -51,12 +57,7 @@ def test_a_statement_has_at_most_as_many_parameters_as_every_sqlite_takes(
 def test_rows_that_differ_in_all_columns_are_within_the_limit_of_parameters(
     manager: DatabaseManager,
 ) -> None:
-    counts = []
-
-    @event.listens_for(manager._database._ready_engine(), "before_cursor_execute")
-    def count(_connection: Any, _cursor: Any, _statement: str, parameters: Any, *_: Any) -> None:
-        counts.append(len(parameters))
-
+    counts = counted_parameters(manager)
     rows = [tuple(f"{column}{row}" for column in range(9)) for row in range(5000)]
     names = ("kind", "shape", "content", "group_name", "timestamp", "metadata", "digest")
     with manager._database.transaction() as connection:
