@@ -1,24 +1,30 @@
 """The first hour and the second day of a new user: the pages' own commands, in a fresh clone.
 
-`make demo` and every command of the tutorial and of the second day run as they are written, in their
-order, each in a process of its own and with the real models. `pytest -m slow -s
+Every command of README.md, of the tutorial and of the second day runs as it is written, in its
+order, in a process of its own and with the real models. `pytest -m slow -s
 tests/slow/test_first_hour.py` prints the transcript.
 """
 
+import csv
 import importlib.util
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.documents import REPOSITORY, blocks, commands
+
+from tunetrail.data.stdlib_docs import stdlib_docs
+from tunetrail.samples import SampleKind
 
 pytestmark = [
     pytest.mark.slow,
@@ -35,6 +41,27 @@ PROMOTED = (
 RESULT = rf"embedding\s+nDCG@10 ↑\s+{SCORE}\s+{SCORE}\s+{CHANGE} … {CHANGE}\s+(promoted|refused)"
 TIME_OF_PLAN = r"The training takes about .*This plan took "
 
+README_SAYS = {
+    "ingest samples.jsonl": r"280 rows read: 280 added to session session_123, 0 already there, 0 ",
+    "ingest conversations.jsonl": r"40 conversations read",
+    "plan": TIME_OF_PLAN,
+    "prepare": r"split by .*: train \d+, validation \d+, test \d+",
+    "train session_id=session_123 model_type=embedding embedding=minilm": PROMOTED,
+    "train session_id=session_123 model_type=embedding +experiments=quick": RESULT,
+    "train -m": r"Sweep: ",
+    "resume": RESULT,
+    "compare": r"embedding/2",
+    "runs": r"session_123",
+    "show": r"^embedding: promoted",
+    "root": r"embedding/\d+ is root since",
+    "serve": r"answers on http://127\.0\.0\.1:\d+",
+    "export": r"embedding/\d+ as merged in .*exported/embedding",
+    "report": r"\.html$",
+    "clean": r"would be freed; nothing was removed|nothing to remove",
+    "ui": r"MLflow answers in about ten seconds on http",
+}
+"""What each command of the README has to say, as a regular expression, by its beginning."""
+
 TUTORIAL_SAYS = {
     "ingest support.csv": r"280 rows read: 280 added to session support, 0 already there, 0 reject",
     "sessions": r"support\s+280\s+0\s+0",
@@ -44,7 +71,7 @@ TUTORIAL_SAYS = {
     "runs": r"succeeded.*promoted",
     "report": r"\.html$",
 }
-"""What each command of the tutorial has to say, as a regular expression, by its beginning."""
+"""The same of the tutorial."""
 
 SECOND_DAY_SAYS = {
     "runs": r"succeeded.*promoted",
@@ -147,6 +174,34 @@ class Reader:
         assert process.returncode == 130 and named is not None
         return named[1]
 
+    def check_server(self, words: Sequence[str], says: str) -> None:
+        """Start a server on a free port, ask it for its page, and press Ctrl-C."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = str(listening.getsockname()[1])
+        process = self.start([sys.executable, "-m", "tunetrail", *words, "--port", port])
+        try:
+            assert process.stdout is not None
+            line = next((line for line in process.stdout if re.search(says, line)), None)
+            assert line is not None, words
+            print(f"$ tunetrail {' '.join(words)} --port {port}\n{line}", flush=True)
+            wait_for_answer(f"http://127.0.0.1:{port}/health")
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+
+
+def wait_for_answer(address: str) -> None:
+    """Wait until a server answers with the status 200."""
+    deadline = time.monotonic() + 120.0
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5.0) as answer:  # noqa: S310 - our own
+                assert answer.status == 200
+                return
+        except OSError:
+            assert time.monotonic() < deadline, address
+            time.sleep(0.5)
+
 
 def beginning_of(command: str, beginnings: Iterable[str]) -> str | None:
     """Return the longest beginning that a command has, in whole words."""
@@ -197,6 +252,41 @@ def test_the_demo_prints_the_table_of_the_readme(clone: Path) -> None:
     # Another processor may change the last digits.
     for (_, *figures), (_, *expected) in zip(printed, documented, strict=True):
         assert list(map(float, figures)) == pytest.approx(list(map(float, expected)), abs=0.02)
+
+
+def test_the_readmes_commands_run_in_their_order(clone: Path) -> None:
+    reader = Reader(clone, clone)
+    make_support_csv(reader)
+    with open(clone / "support.csv", newline="") as file:
+        pairs = [
+            {"anchor": row["question"], "positive": row["help"]} for row in csv.DictReader(file)
+        ]
+    write_as_lines(clone / "samples.jsonl", pairs)
+    chats = [
+        [
+            {"role": "user", "content": row["input"]},
+            {"role": "assistant", "content": row["output"]},
+        ]
+        for row in stdlib_docs(SampleKind.LLM, 40, 500)
+    ]
+    write_as_lines(
+        clone / "conversations.jsonl",
+        [{"conversation_id": f"c{number}", "messages": chat} for number, chat in enumerate(chats)],
+    )
+
+    checked = set()
+    for words in commands_of_tunetrail("bash", clone / "README.md"):
+        if words[0] in ("serve", "ui"):
+            reader.check_server(words, README_SAYS[words[0]])
+            checked.add(words[0])
+            continue
+        if words == ["resume", "RUN_ID"]:
+            training = ["session_id=session_123", "model_type=embedding", "+experiments=quick"]
+            words[1] = reader.stop_a_training(training)
+        reader.check(words, README_SAYS)
+        checked.add(beginning_of(" ".join(words), README_SAYS))
+
+    assert checked == set(README_SAYS)
 
 
 def test_the_tutorial_and_the_second_day_run_as_they_are_written(
