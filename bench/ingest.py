@@ -15,9 +15,9 @@ from bench.results import Figure, Options, Result
 from tunetrail.data.conventions.reading import RowReader
 from tunetrail.data.formats import read_rows
 from tunetrail.samples import SampleKind
-from tunetrail.stores.connection import make_engine, parse_url
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.ingestion import parsed_rows
+from tunetrail.stores.database.connection import make_engine, parse_url
+from tunetrail.stores.database.ingestion import parsed_rows
+from tunetrail.stores.database.manager import DatabaseManager
 
 _ROWS = 200_000
 _LEAST_ROWS_PER_SECOND = 40_000.0

@@ -14,7 +14,7 @@ from bench.results import Figure, Options, Result
 from tunetrail.data.stdlib_docs import stdlib_docs
 from tunetrail.processes import seconds_of_process
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 _TIME, _MEMORY = 0.25, 0.1
 """How far an estimate may be from what happens, as a share of it."""

@@ -24,7 +24,7 @@ from bench.results import Figure, Options, Result
 from tunetrail.data.formats import read_rows
 from tunetrail.errors import SampleError
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 _MOST_SECONDS = {200: 10.0, 3_000: 20.0}
 """By the rows of a session."""

@@ -8,7 +8,7 @@ import torch
 
 from bench.results import Figure, Options, Result
 from tunetrail.config import TrackingConfig
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 
 _STEPS, _ROUNDS, _MOST_SHARE = 100, 3, 0.01
 _BATCH_SIZE, _TOKENS, _WIDTH, _LAYERS = 8, 64, 384, 6

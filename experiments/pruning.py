@@ -17,8 +17,8 @@ from tunetrail import DatabaseManager
 from tunetrail.config import TrackingConfig
 from tunetrail.config.sweep import PRUNERS
 from tunetrail.samples import SampleKind
-from tunetrail.stores.run_tags import SWEEP_TAG
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.run_tags import SWEEP_TAG
+from tunetrail.stores.tracking.tracker import Tracker
 from tunetrail.sweeps.study import SweepStudy
 from tunetrail.sweeps.sweep_job import JobState, SweepJob
 

@@ -175,7 +175,7 @@ def _tracking_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
     from mlflow.store.db import utils
 
     from tunetrail.config import TrackingConfig
-    from tunetrail.stores.tracking import Tracker
+    from tunetrail.stores.tracking.tracker import Tracker
 
     folder = tmp_path_factory.mktemp("tracking")
     Tracker(
@@ -201,7 +201,7 @@ def _tracking_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
 @pytest.fixture(scope="session")
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with all tables and no row: its migrations take as long as many a test."""
-    from tunetrail.stores.connection import DatabaseConnection
+    from tunetrail.stores.database.connection import DatabaseConnection
 
     folder = tmp_path_factory.mktemp("database")
     database = DatabaseConnection(f"sqlite:///{folder}/empty.db")

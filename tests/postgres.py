@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from tunetrail.stores.connection import make_engine, parse_url
+from tunetrail.stores.database.connection import make_engine, parse_url
 
 POSTGRES = os.environ.get("TUNETRAIL_TEST_POSTGRES", "")
 needs_postgres = pytest.mark.skipif(not POSTGRES, reason="TUNETRAIL_TEST_POSTGRES is not set")

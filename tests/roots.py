@@ -16,9 +16,9 @@ from tunetrail.deployment.registry import Registry
 from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.deployment.root_moves import RootMoves
 from tunetrail.learning.embedding.reader import load_embedding_model
-from tunetrail.stores.database import DatabaseManager, PromotionRecord
-from tunetrail.stores.ledger import root_line
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.database.ledger import root_line
+from tunetrail.stores.database.manager import DatabaseManager, PromotionRecord
+from tunetrail.stores.tracking.tracker import Tracker
 
 PROMOTE = Decision(promote=True, reason="better")
 REFUSE = Decision(promote=False, reason="not better")

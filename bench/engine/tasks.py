@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.engine.clock import StepClock, Window
 from tunetrail.config import TrackingConfig, TrainingConfig
-from tunetrail.stores.tracking import TrackedRun, Tracker
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker
 
 WARMUP_SHARE = 0.1
 WEIGHT_DECAY = 0.01

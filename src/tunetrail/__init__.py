@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tunetrail.pipeline.root_model import load_root
     from tunetrail.pipeline.training_result import FamilyResult, TrainingResult
     from tunetrail.session import Session
-    from tunetrail.stores.database import DatabaseManager
+    from tunetrail.stores.database.manager import DatabaseManager
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DatabaseManager": "tunetrail.stores.database",
+    "DatabaseManager": "tunetrail.stores.database.manager",
     "FamilyResult": "tunetrail.pipeline.training_result",
     "DataSciencePipeline": "tunetrail.pipeline",
     "ModelTrainingNode": "tunetrail.node",

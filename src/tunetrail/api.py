@@ -69,7 +69,7 @@ def train(
             )
         _say_loading()
         from tunetrail.node import ModelTrainingNode, NodeConfig
-        from tunetrail.stores.database import DatabaseManager
+        from tunetrail.stores.database.manager import DatabaseManager
 
         with DatabaseManager(request.database.url) as manager:
             node = ModelTrainingNode(NodeConfig(settings=request), manager)
@@ -109,7 +109,7 @@ def plan(
         request = _composed(session_id, model_type, settings, overrides)
         _say_loading()
         from tunetrail.node import ModelTrainingNode, NodeConfig
-        from tunetrail.stores.database import DatabaseManager
+        from tunetrail.stores.database.manager import DatabaseManager
 
         with DatabaseManager(request.database.url) as manager:
             node = ModelTrainingNode(NodeConfig(settings=request), manager)
@@ -147,7 +147,7 @@ def prepare(
         request = _composed(session_id, model_type, settings, overrides, DEFAULT_FOLDER)
         _say_loading()
         from tunetrail.node.preparation import prepare_request
-        from tunetrail.stores.database import DatabaseManager
+        from tunetrail.stores.database.manager import DatabaseManager
 
         with DatabaseManager(request.database.url) as manager:
             call = {"session_id": request.session_id, "model_type": request.model_type}
@@ -191,8 +191,8 @@ def runs(
         raise UserError(f"limit must be 0 or more, got {limit}. None lists all runs.")
     with saying(None):
         from tunetrail.config import TrackingConfig
-        from tunetrail.stores.run_frame import runs_frame
-        from tunetrail.stores.run_list import existing_experiment, read_runs, select_runs
+        from tunetrail.stores.runs.run_frame import runs_frame
+        from tunetrail.stores.runs.run_list import existing_experiment, read_runs, select_runs
 
         store = TrackingConfig()
         tracker = existing_experiment(tracking_uri or store.uri, experiment or store.experiment)

@@ -19,9 +19,9 @@ from tunetrail.data.conversations.messages import MESSAGE_COLUMNS
 from tunetrail.data.conversations.preferences import PreferenceFinder
 from tunetrail.data.conversations.rating_scales import ScaleOfRows, using_scale
 from tunetrail.samples import LeftOut, Sample, SampleKind
-from tunetrail.stores.database import DatabaseManager, IngestReport
-from tunetrail.stores.ingestion import Occurrences
-from tunetrail.stores.log_entries import CONVERSATION, LOGGED
+from tunetrail.stores.database.ingestion import Occurrences
+from tunetrail.stores.database.log_entries import CONVERSATION, LOGGED
+from tunetrail.stores.database.manager import DatabaseManager, IngestReport
 
 logger = logging.getLogger(__name__)
 

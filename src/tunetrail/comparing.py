@@ -21,8 +21,8 @@ from tunetrail.evaluation.example_rows import (
 from tunetrail.evaluation.model_comparison import ModelComparison, compare_models
 from tunetrail.evaluation.scored_models import ScoredModel, same_rows
 from tunetrail.scratch import scratch_folder
-from tunetrail.stores.model_references import ModelReference, find_model
-from tunetrail.stores.tracking import Tracker, existing_store
+from tunetrail.stores.runs.model_references import ModelReference, find_model
+from tunetrail.stores.tracking.tracker import Tracker, existing_store
 from tunetrail.verbosity import saying
 
 _FOLDER = "comparison"

@@ -24,9 +24,9 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tunetrail.errors import ConfigError, TunetrailError
-from tunetrail.stores.database import DatabaseManager, PromotionRecord, TrainingRun
-from tunetrail.stores.ledger import FORCED, MOVED, PROMOTED, REFUSED, ROLLED_BACK, WAITING
-from tunetrail.stores.tables import now
+from tunetrail.stores.database.ledger import FORCED, MOVED, PROMOTED, REFUSED, ROLLED_BACK, WAITING
+from tunetrail.stores.database.manager import DatabaseManager, PromotionRecord, TrainingRun
+from tunetrail.stores.database.tables import now
 
 URL_VARIABLE, SECRET_VARIABLE = "TUNETRAIL_HOOK_URL", "TUNETRAIL_HOOK_SECRET"
 # The event of each decision of the ledger; the other decisions have none.

@@ -20,8 +20,8 @@ from tunetrail.evaluation.report.tables import metric_table
 from tunetrail.paths import write_private_text
 from tunetrail.reporting.readable import shown_moment
 from tunetrail.scratch import scratch_folder
-from tunetrail.stores.model_references import EvaluatedRun, find_evaluated_run
-from tunetrail.stores.tracking import TrackedRun, Tracker, existing_store, shown_uri
+from tunetrail.stores.runs.model_references import EvaluatedRun, find_evaluated_run
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker, existing_store, shown_uri
 
 logger = logging.getLogger(__name__)
 

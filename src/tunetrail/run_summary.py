@@ -16,11 +16,11 @@ from tunetrail.config.keys import all_settings
 from tunetrail.errors import UserError
 from tunetrail.nearest_words import nearest_words
 from tunetrail.plain_values import plain_moment, plain_values
-from tunetrail.stores.listed_run import ListedRun
-from tunetrail.stores.mlflow_pages import run_page
 from tunetrail.stores.processes import ProcessIdentity
-from tunetrail.stores.run_tags import FAMILY_TAG, SWEEP_TAG
-from tunetrail.stores.shown_runs import RunReader, is_training_or_sweep
+from tunetrail.stores.runs.listed_run import ListedRun
+from tunetrail.stores.runs.shown_runs import RunReader, is_training_or_sweep
+from tunetrail.stores.tracking.mlflow_pages import run_page
+from tunetrail.stores.tracking.run_tags import FAMILY_TAG, SWEEP_TAG
 
 REPORT = "report/report.html"
 _CONFIGURATION = "config.json"

@@ -18,10 +18,10 @@ from tunetrail.data.conventions.reading import RowReader
 from tunetrail.data.conversations.conversations import TIME_COLUMNS, derive
 from tunetrail.plain_values import plain_values
 from tunetrail.samples import SampleKind, is_sample_kind, sample_kinds
-from tunetrail.stores.connection import json_text
-from tunetrail.stores.log_entries import CONVERSATION, END, FEEDBACK, LogEntry
-from tunetrail.stores.log_spool import spool_folder
-from tunetrail.stores.log_writer import LogWriter
+from tunetrail.stores.database.connection import json_text
+from tunetrail.stores.database.log_entries import CONVERSATION, END, FEEDBACK, LogEntry
+from tunetrail.stores.database.log_spool import spool_folder
+from tunetrail.stores.database.log_writer import LogWriter
 
 _LEAST_BUFFER = 100_000
 _log = logging.getLogger(__name__)

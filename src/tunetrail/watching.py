@@ -20,9 +20,9 @@ from tunetrail.locks import LockError
 from tunetrail.node import ModelTrainingNode, NodeConfig
 from tunetrail.pipeline.families import ALL_FAMILIES, requested_families
 from tunetrail.pipeline.model_family import ModelFamily
-from tunetrail.stores.database import DatabaseManager, RunState
-from tunetrail.stores.log_spool import deliver_left_entries, spool_folder
-from tunetrail.stores.watched_sessions import LastRun
+from tunetrail.stores.database.log_spool import deliver_left_entries, spool_folder
+from tunetrail.stores.database.manager import DatabaseManager, RunState
+from tunetrail.stores.database.watched_sessions import LastRun
 
 STARTED_BY = "tunetrail watch"
 """What the training runs of a watch are started by; the reason follows."""

@@ -11,7 +11,7 @@ from tests.faults.processes import Command
 from tests.flow.conftest import rows_of
 
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 KINDS = {
     "test_kills": "kill -9 at a named point",

@@ -15,12 +15,12 @@ from tests.tracking import client_of
 
 from tunetrail.deployment.doctor import Doctor, repair_all
 from tunetrail.deployment.flavors import EmbeddingFlavor
-from tunetrail.stores.ingestion import CHUNK_SIZE
-from tunetrail.stores.mlflow_survey import MlflowSurvey
+from tunetrail.stores.database.ingestion import CHUNK_SIZE
+from tunetrail.stores.runs.mlflow_survey import MlflowSurvey
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-_DATABASE = "tunetrail.stores.database:DatabaseManager"
+_DATABASE = "tunetrail.stores.database.manager:DatabaseManager"
 _PIPELINE = "tunetrail.pipeline.data_science_pipeline"
 _MODULE = "tunetrail.learning.embedding.module:EmbeddingModule"
 _CLIENT = "mlflow:MlflowClient"
@@ -29,7 +29,7 @@ BEFORE_ITS_RUN = [
     Point(name="training recorded", function=f"{_DATABASE}.create_training_run", after=True),
     Point(
         name="MLflow run started",
-        function="tunetrail.stores.tracking:Tracker.start_run",
+        function="tunetrail.stores.tracking.tracker:Tracker.start_run",
         after=True,
     ),
 ]
@@ -90,15 +90,23 @@ TRAINING = [
     Point(name="results being written", function="tunetrail.node.model_training_node:write_note"),
     Point(
         name="run finished in MLflow",
-        function="tunetrail.stores.tracked_runs:TrackedRun.finish",
+        function="tunetrail.stores.tracking.tracked_runs:TrackedRun.finish",
         after=True,
     ),
 ]
 """Points of a training that can be resumed, in their order."""
 
 INGEST = [
-    Point(name="rows being stored", function="tunetrail.stores.ingestion:_write_chunk", after=True),
-    Point(name="first rows stored", function="tunetrail.stores.ingestion:_write_chunk", call=2),
+    Point(
+        name="rows being stored",
+        function="tunetrail.stores.database.ingestion:_write_chunk",
+        after=True,
+    ),
+    Point(
+        name="first rows stored",
+        function="tunetrail.stores.database.ingestion:_write_chunk",
+        call=2,
+    ),
     Point(name="all rows stored", function="tunetrail.cli.ingest:_finish"),
 ]
 PREPARE = [

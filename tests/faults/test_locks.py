@@ -12,7 +12,7 @@ from tests.faults.conftest import Overrides
 from tests.faults.processes import Command
 from tests.faults.test_kills import check_nothing_is_left
 
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -16,7 +16,7 @@ from tests.faults.processes import Command
 from tests.flow.conftest import rows_of
 
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 pytestmark = [

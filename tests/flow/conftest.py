@@ -25,7 +25,7 @@ from tunetrail.config import (
     TrainingConfig,
 )
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 NOUNS = [
     "apple",

@@ -23,7 +23,7 @@ from tunetrail.learning.exporting.agreement import PROBES
 from tunetrail.learning.language_model.adapters import merged, with_adapter
 from tunetrail.learning.language_model.model import LanguageModel, last_logits
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 
 TEXTS = ["a short text", "another one of other words", "déjà vu"]
 Register = Callable[..., str]

@@ -26,8 +26,8 @@ from tunetrail.errors import ConfigError, DeploymentError, SampleError, UserErro
 from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
-from tunetrail.stores.database import DatabaseManager, PromotionRecord
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.database.manager import DatabaseManager, PromotionRecord
+from tunetrail.stores.tracking.tracker import Tracker
 
 TEXTS = ["a short text", "another one", "déjà vu"]
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]

@@ -7,7 +7,7 @@ import pytest
 from tests.commands import CallMain
 
 import tunetrail
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 KEYS_OF_FAMILY = {
     "model_type",

@@ -27,7 +27,7 @@ from tunetrail.config import (
 from tunetrail.data.rows import rows_frame
 from tunetrail.errors import DeploymentError, UserError
 from tunetrail.samples import SampleKind
-from tunetrail.stores.tracking import TrackedRun, Tracker
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker
 
 # Whole trainings, some seconds each.
 pytestmark = pytest.mark.processes

@@ -32,7 +32,7 @@ from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.pipeline.root_sources import ExportedRoot, RegisteredRoot
 from tunetrail.serving.limits import Limits
 from tunetrail.serving.live_root import LiveRoot
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 
 TEXTS = ["a short text", "another one", "déjà vu"]
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]

@@ -22,7 +22,7 @@ from tunetrail.config import (
 )
 from tunetrail.errors import ConfigError, UserError
 from tunetrail.samples import SampleKind
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 from tunetrail.sweeps.job import run_job
 from tunetrail.sweeps.objectives import check_objective
 from tunetrail.sweeps.pinning import pins_of_now

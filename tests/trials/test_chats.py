@@ -11,7 +11,7 @@ from tests.commands import CallMain
 from tunetrail.learning.language_model.module import load_tokenizer
 from tunetrail.learning.tokens.chat import label_record
 from tunetrail.samples import Sample, SampleKind
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 CALL = {"name": "weather", "arguments": '{"town": "Oslo"}'}
 WITH_CALL = [

@@ -10,7 +10,7 @@ from tests.commands import CallMain, CommandResult
 
 from tunetrail.errors import SampleError
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import DatabaseManager, RejectedSample
+from tunetrail.stores.database.manager import DatabaseManager, RejectedSample
 
 URL = "sqlite:///tunetrail.db"
 

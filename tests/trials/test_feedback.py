@@ -15,7 +15,7 @@ from tunetrail.data.conversations.preferences import PreferenceFinder
 from tunetrail.data.rows import rows_frame
 from tunetrail.data.twins.duplicates import cluster_keys
 from tunetrail.samples import Sample, SampleKind
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 ACCEPTED = ({"feedback": "up"}, {"annotation": {"rating": 1}}, {"isUpvoted": True}, {"rating": 5})
 REJECTED = (

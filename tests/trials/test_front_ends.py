@@ -9,7 +9,7 @@ from tests.commands import CallMain
 
 from tunetrail.data.conversations.front_ends import without_front_ends
 from tunetrail.samples import BrokenRow, Sample, SampleKind, SourceRow
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 QUESTION = "How do I reset the password of my account?"
 

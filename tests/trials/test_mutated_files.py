@@ -23,7 +23,7 @@ from tunetrail.data.conventions.reading import RowReader
 from tunetrail.data.formats import read_rows
 from tunetrail.errors import SampleError
 from tunetrail.samples import Sample, SampleKind
-from tunetrail.stores.ingestion import parsed_rows
+from tunetrail.stores.database.ingestion import parsed_rows
 
 _ROWS = 25
 _SECONDS = 20

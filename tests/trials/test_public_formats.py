@@ -10,7 +10,7 @@ import pytest
 from tests.commands import CallMain
 
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 ROWS = 12
 Content = dict[str, Any]

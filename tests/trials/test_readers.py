@@ -21,7 +21,7 @@ from tunetrail.data.formats import DatabaseQuery, count_rows, read_rows, reading
 from tunetrail.data.formats import files as formats_files
 from tunetrail.errors import SampleError
 from tunetrail.samples import BrokenRow, SampleKind
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 PAIRS = [{"anchor": f"question {n}, “quoted”", "positive": f"answer {n}"} for n in range(12)]
 TABLE = pyarrow.Table.from_pylist(PAIRS)

@@ -18,8 +18,8 @@ from tunetrail.deployment.root_alias import RootAlias, RootMovedError
 from tunetrail.deployment.root_decisions import forbid, promote, roll_back
 from tunetrail.errors import ConfigError, UserError
 from tunetrail.scratch import PREFIXES, scratch_folder, sweep
-from tunetrail.stores.database import DatabaseManager, PromotionRecord
-from tunetrail.stores.mlflow_survey import MlflowSurvey
+from tunetrail.stores.database.manager import DatabaseManager, PromotionRecord
+from tunetrail.stores.runs.mlflow_survey import MlflowSurvey
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.deployment.root_decisions import promote, roll_back
 from tunetrail.deployment.root_moves import RootMoves
 from tunetrail.errors import UserError
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.ledger import MOVES
-from tunetrail.stores.mlflow_survey import MlflowSurvey
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.database.ledger import MOVES
+from tunetrail.stores.database.manager import DatabaseManager
+from tunetrail.stores.runs.mlflow_survey import MlflowSurvey
+from tunetrail.stores.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.processes
 

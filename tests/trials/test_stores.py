@@ -19,10 +19,10 @@ from tests.commands import CallMain
 from tests.postgres import empty_postgres, needs_postgres
 
 from tunetrail.samples import SampleKind
-from tunetrail.stores.benchmark import BenchmarkRecord
-from tunetrail.stores.connection import DatabaseConnection, make_engine, parse_url
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.ingestion import CHUNK_SIZE
+from tunetrail.stores.database.benchmark import BenchmarkRecord
+from tunetrail.stores.database.connection import DatabaseConnection, make_engine, parse_url
+from tunetrail.stores.database.ingestion import CHUNK_SIZE
+from tunetrail.stores.database.manager import DatabaseManager
 
 PAIRS = [
     {"anchor": f"question {position}", "positive": f"answer {position}"} for position in range(2000)
@@ -150,7 +150,7 @@ def test_killed_ingest_leaves_whole_chunks_and_is_completed_by_a_second(tmp_path
     code = (
         "import sys\n"
         "from tunetrail.samples import SampleKind\n"
-        "from tunetrail.stores.database import DatabaseManager\n"
+        "from tunetrail.stores.database.manager import DatabaseManager\n"
         "rows = ({'anchor': f'q {n}', 'positive': f'a {n}'} for n in range(10**9))\n"
         "DatabaseManager(sys.argv[1]).ingest('s1', rows, SampleKind.EMBEDDING, chunk_size=500,\n"
         "    on_progress=lambda count: print(count, flush=True))\n"

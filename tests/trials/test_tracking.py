@@ -26,16 +26,16 @@ from tunetrail.config import TrackingConfig, TrainingConfig
 from tunetrail.errors import ConfigError, TrackingError, state_after
 from tunetrail.learning.step_counts import report_interval
 from tunetrail.locks import file_lock
-from tunetrail.stores import system_metrics as system_metrics_module
-from tunetrail.stores.connection import make_engine, parse_url
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.metric_writer import deliver_spools
-from tunetrail.stores.moved_stores import FOLDER_TAG
-from tunetrail.stores.run_tags import TRAINING_RUN_TAG
+from tunetrail.stores.database.connection import make_engine, parse_url
+from tunetrail.stores.database.manager import DatabaseManager
 from tunetrail.stores.spools import Report
-from tunetrail.stores.system_metrics import system_metrics
-from tunetrail.stores.tracking import TrackedRun, Tracker
-from tunetrail.stores.tracking_store import store_lock
+from tunetrail.stores.tracking import system_metrics as system_metrics_module
+from tunetrail.stores.tracking.metric_writer import deliver_spools
+from tunetrail.stores.tracking.moved_stores import FOLDER_TAG
+from tunetrail.stores.tracking.run_tags import TRAINING_RUN_TAG
+from tunetrail.stores.tracking.system_metrics import system_metrics
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker
+from tunetrail.stores.tracking.tracking_store import store_lock
 
 HOLDER = """
 import fcntl, sys
@@ -561,7 +561,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from tunetrail.config import TrackingConfig
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 folder = Path(sys.argv[1])
 config = TrackingConfig(uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "mlartifacts"))
 run = Tracker(config, spool=folder / "spool").start_run("killed")
@@ -698,7 +698,7 @@ COLD_STARTS = """
 import os, sys, traceback
 from pathlib import Path
 from tunetrail.config import TrackingConfig
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 
 def start():
     config = TrackingConfig(uri=sys.argv[1], artifacts=sys.argv[2])
@@ -783,7 +783,7 @@ STOPPED = """
 import logging, sys
 from pathlib import Path
 from tunetrail.config import TrackingConfig
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 logging.basicConfig(level=logging.WARNING)
 tracker = Tracker(TrackingConfig(uri=sys.argv[1]), spool=Path(sys.argv[2]) / "spool")
 run = tracker.start_run("stopped")

@@ -29,8 +29,8 @@ from tunetrail.learning.language_model.module import load_language_model, load_t
 from tunetrail.learning.models.folders import check_model_folder
 from tunetrail.pipeline.looks import recorded_digest
 from tunetrail.samples import SampleKind
-from tunetrail.stores.ledger import PromotionRecord
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.database.ledger import PromotionRecord
+from tunetrail.stores.tracking.tracker import Tracker
 
 FLAVORS = {"embedding": EmbeddingFlavor(), "llm": LanguageModelFlavor()}
 PROBES = ["a short text", "another"]

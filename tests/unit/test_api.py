@@ -12,7 +12,7 @@ from tests.commands import CallMain
 import tunetrail
 from tunetrail.errors import ConfigError, SessionError, TunetrailError, UserError
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tunetrail.evaluation.example_rows import (
     ScoredRun,
     write_example_rows,
 )
-from tunetrail.stores.tracking import TrackedRun, Tracker
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker
 
 ROWS = 40
 VALUES = np.linspace(0.2, 0.8, ROWS)

@@ -19,7 +19,7 @@ from tunetrail import DatabaseManager, hooks
 from tunetrail.errors import ConfigError
 from tunetrail.hooks import Event, Hook, HookDeliveries, send, telling_hook, telling_hook_meanwhile
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import PromotionRecord
+from tunetrail.stores.database.manager import PromotionRecord
 
 SECRET = "a-secret-of-more-than-16-characters"  # noqa: S105 - a test's own
 

@@ -95,7 +95,7 @@ def test_wheel_holds_a_config_folder_that_is_added_later(source: Path, tmp_path:
     )
     for path in (
         "conf/room/deeper/later.yaml",
-        "src/tunetrail/stores/migrations/versions/9999_later.py",
+        "src/tunetrail/stores/database/migrations/versions/9999_later.py",
     ):
         (grown / path).parent.mkdir(parents=True, exist_ok=True)
         (grown / path).touch()
@@ -106,7 +106,7 @@ def test_wheel_holds_a_config_folder_that_is_added_later(source: Path, tmp_path:
     with zipfile.ZipFile(next((grown / "dist").glob("*.whl"))) as archive:
         names = archive.namelist()
     assert "tunetrail/conf/room/deeper/later.yaml" in names
-    assert "tunetrail/stores/migrations/versions/9999_later.py" in names
+    assert "tunetrail/stores/database/migrations/versions/9999_later.py" in names
 
 
 def test_wheel_installed_elsewhere_finds_its_own_files(wheel: Path, tmp_path: Path) -> None:

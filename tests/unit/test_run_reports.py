@@ -12,7 +12,7 @@ from tests.servers import Server
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import UserError
 from tunetrail.run_reports import REPORT_ARTIFACT, log_report, read_page
-from tunetrail.stores.tracking import TrackedRun, Tracker
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker
 
 COMPARISON = {
     "metric": "ndcg_at_10",

@@ -11,8 +11,13 @@ import pytest
 
 from tunetrail import DatabaseManager, Session
 from tunetrail.errors import ConfigError
-from tunetrail.stores import log_writer
-from tunetrail.stores.log_spool import LogSpool, deliver_left_entries, entries_of, spool_folder
+from tunetrail.stores.database import log_writer
+from tunetrail.stores.database.log_spool import (
+    LogSpool,
+    deliver_left_entries,
+    entries_of,
+    spool_folder,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -50,8 +50,8 @@ def clean(arguments: list[str]) -> int:
     say_loading("clean")
     # Imported only after parsing: --help doesn't wait for MLflow.
     from tunetrail.deployment.clean import Cleaner, remove_all
-    from tunetrail.stores.database import DatabaseManager
-    from tunetrail.stores.tracking import tracker_if_present
+    from tunetrail.stores.database.manager import DatabaseManager
+    from tunetrail.stores.tracking.tracker import tracker_if_present
 
     cache = ResultCache(
         folder=Path(options.cache_dir) / "results", gigabytes=PreparationConfig().cache_gigabytes

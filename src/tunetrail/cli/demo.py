@@ -5,7 +5,7 @@ from tunetrail.config import default_database_url
 from tunetrail.data.stdlib_docs import stdlib_docs
 from tunetrail.reporting.progress import progress_console
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 SESSION = "stdlib-docs"
 ROWS = {SampleKind.EMBEDDING: 800, SampleKind.LLM: 180}

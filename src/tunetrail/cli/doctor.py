@@ -20,7 +20,7 @@ from tunetrail.extensions import installed_extensions
 from tunetrail.hardware import cpu_count, may_have_gpu
 from tunetrail.imports import importing
 from tunetrail.paths import cache_dir, shown_uri
-from tunetrail.stores.provenance import LIBRARIES
+from tunetrail.stores.tracking.provenance import LIBRARIES
 
 _DESCRIPTION = """\
 Find what a crash left: a move of root without a decision, a version that nobody decided on, a
@@ -42,8 +42,8 @@ def doctor(arguments: list[str]) -> int:
     # Imported only after parsing: --help doesn't wait for the database's library.
     with importing():
         from tunetrail.deployment.doctor import Doctor, repair_all
-        from tunetrail.stores.database import DatabaseManager
-        from tunetrail.stores.survey import open_survey
+        from tunetrail.stores.database.manager import DatabaseManager
+        from tunetrail.stores.runs.survey import open_survey
 
     model_dir = Path(options.model_dir)
     with DatabaseManager(options.database) as database:

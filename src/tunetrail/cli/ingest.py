@@ -47,7 +47,7 @@ from tunetrail.samples import (
     Sample,
     SampleKind,
 )
-from tunetrail.stores.database import DatabaseManager, IngestReport
+from tunetrail.stores.database.manager import DatabaseManager, IngestReport
 
 _VERDICTS = ("verdict", "verdict_chat")
 

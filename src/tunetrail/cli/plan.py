@@ -58,7 +58,7 @@ def _plan_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, A
         from tunetrail.cli.plan_text import print_plan
         from tunetrail.node import ModelTrainingNode, NodeConfig
         from tunetrail.processes import seconds_of_process
-        from tunetrail.stores.database import DatabaseManager
+        from tunetrail.stores.database.manager import DatabaseManager
 
     call = {"session_id": request.session_id, "model_type": request.model_type}
     with DatabaseManager(request.database.url) as manager:

@@ -83,7 +83,7 @@ examples:
 def _prepare_one(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
     with importing():
         from tunetrail.node.preparation import prepare_request
-        from tunetrail.stores.database import DatabaseManager
+        from tunetrail.stores.database.manager import DatabaseManager
 
     folder = Path(request.output_dir)
     call = {"session_id": request.session_id, "model_type": request.model_type}

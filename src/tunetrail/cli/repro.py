@@ -86,7 +86,7 @@ def _reproduce(run_id: str, request: TrainRequest, options: Sequence[str]) -> "R
     say_loading("repro")
     # Imported late: help and mistakes in the arguments don't wait for torch.
     from tunetrail.node.reproducing import reproduce
-    from tunetrail.stores.database import DatabaseManager
+    from tunetrail.stores.database.manager import DatabaseManager
     from tunetrail.stores.resumable_runs import whole_run_id
 
     # Progress bars must not come between the lines of the JSON.

@@ -14,7 +14,7 @@ from tunetrail.cli.terminal import plain_text
 from tunetrail.pipeline.result_table import COLUMNS, result_lines, result_rows
 from tunetrail.pipeline.training_result import TrainingResult
 from tunetrail.plain_values import plain_values
-from tunetrail.stores.tracking import shown_uri
+from tunetrail.stores.tracking.tracker import shown_uri
 
 
 def show_results(result: TrainingResult, tracking_uri: str) -> None:

@@ -118,7 +118,7 @@ def _resume_one(
     from tunetrail.cli.results_table import show_results
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline.ranks import follows_first_node
-    from tunetrail.stores.database import DatabaseManager
+    from tunetrail.stores.database.manager import DatabaseManager
     from tunetrail.stores.resumable_runs import resumable_runs, whole_run_id
     from tunetrail.sweeps.resuming import sweep_arguments
 
@@ -145,7 +145,7 @@ def _resume_one(
 def _list_resumable(request: TrainRequest) -> Mapping[str, Any]:
     """Print the runs that can be resumed, the newest first."""
     say_loading("resume")
-    from tunetrail.stores.database import DatabaseManager
+    from tunetrail.stores.database.manager import DatabaseManager
     from tunetrail.stores.resumable_runs import resumable_runs
 
     with DatabaseManager(request.database.url) as manager:

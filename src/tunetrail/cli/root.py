@@ -31,9 +31,9 @@ from tunetrail.errors import UserError
 from tunetrail.hooks import telling_hook
 from tunetrail.imports import importing
 from tunetrail.paths import is_missing_file
-from tunetrail.stores.database import DatabaseManager, PromotionRecord
-from tunetrail.stores.ledger import open_intents, root_line
-from tunetrail.stores.quick_alias import quick_alias
+from tunetrail.stores.database.ledger import open_intents, root_line
+from tunetrail.stores.database.manager import DatabaseManager, PromotionRecord
+from tunetrail.stores.runs.quick_alias import quick_alias
 
 if TYPE_CHECKING:
     from tunetrail.deployment.root_moves import RootMoves
@@ -171,7 +171,7 @@ def _moves(name: str, options: argparse.Namespace, database: DatabaseManager) ->
     with importing():
         from tunetrail.deployment.root_alias import RootAlias
         from tunetrail.deployment.root_moves import RootMoves
-        from tunetrail.stores.tracking import existing_store
+        from tunetrail.stores.tracking.tracker import existing_store
 
         # MLflow imports the rest of itself once it knows the kind of the store.
         tracker = existing_store(options.uri)

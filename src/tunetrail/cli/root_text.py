@@ -7,8 +7,8 @@ from typing import Any
 from tunetrail.cli.terminal import new_table, plain_text, printable
 from tunetrail.deployment.root_history import evidence_of
 from tunetrail.reporting.readable import shown_interval, shown_moment
-from tunetrail.stores.database import PromotionRecord
-from tunetrail.stores.ledger import DELETED, FORBIDDEN
+from tunetrail.stores.database.ledger import DELETED, FORBIDDEN
+from tunetrail.stores.database.manager import PromotionRecord
 
 
 def print_root(root: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tunetrail.stores.listed_run import ListedRun
+    from tunetrail.stores.runs.listed_run import ListedRun
 
 _ALWAYS = ("id", "name", "started", "state")
 # Characters of a name before it goes on in the next line; less can't be read.
@@ -48,7 +48,7 @@ def runs(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     say_loading("runs")
     # Imported only after parsing: --help doesn't wait for MLflow.
-    from tunetrail.stores.run_list import (
+    from tunetrail.stores.runs.run_list import (
         existing_experiment,
         find_key,
         parse_conditions,

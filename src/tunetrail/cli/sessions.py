@@ -12,7 +12,7 @@ from tunetrail.collecting import collect
 from tunetrail.plain_values import plain_moment
 from tunetrail.reporting.readable import shown_moment
 from tunetrail.samples import sample_kinds
-from tunetrail.stores.database import DatabaseManager, SessionSummary
+from tunetrail.stores.database.manager import DatabaseManager, SessionSummary
 
 
 def sessions(database: str) -> int:

@@ -48,8 +48,8 @@ def show(arguments: list[str]) -> int:
     options = _parse(arguments)
     # Imported only after parsing: --help doesn't wait for the schema.
     from tunetrail.run_summary import summarize_run
-    from tunetrail.stores.mlflow_pages import LOCAL_PAGES
-    from tunetrail.stores.shown_runs import open_reader
+    from tunetrail.stores.runs.shown_runs import open_reader
+    from tunetrail.stores.tracking.mlflow_pages import LOCAL_PAGES
 
     is_server = options.uri.startswith("http")
     pages = shown_uri(options.uri).rstrip("/") if is_server else LOCAL_PAGES

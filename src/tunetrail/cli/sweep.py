@@ -36,7 +36,7 @@ def sweep(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     page = Path(options.html) if options.html else None
     # Imported only after parsing: --help doesn't wait for Optuna.
-    from tunetrail.stores.database import DatabaseManager
+    from tunetrail.stores.database.manager import DatabaseManager
     from tunetrail.sweeps.page import sweep_page
     from tunetrail.sweeps.pictures import sweep_pictures
     from tunetrail.sweeps.study import SweepStudy

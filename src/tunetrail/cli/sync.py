@@ -60,8 +60,8 @@ def _sync(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]:
 
     say_loading("sync")
     # Imported late: whoever has nothing to deliver doesn't wait for MLflow.
-    from tunetrail.stores.metric_writer import deliver_spools
-    from tunetrail.stores.tracking import existing_store, shown_uri
+    from tunetrail.stores.tracking.metric_writer import deliver_spools
+    from tunetrail.stores.tracking.tracker import existing_store, shown_uri
 
     tracker = existing_store(request.tracking.uri)
     refusals: list[str] = []

@@ -17,7 +17,7 @@ from tunetrail.config.training import OPTIMIZERS, PRECISIONS, SCHEDULES
 from tunetrail.plain_values import plain_values
 
 if TYPE_CHECKING:
-    from tunetrail.stores.database import DatabaseManager
+    from tunetrail.stores.database.manager import DatabaseManager
 
 
 def train(arguments: list[str]) -> int:
@@ -101,7 +101,7 @@ def train_one(
     from tunetrail.learning.nodes.node import check_nodes
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline.ranks import follows_first_node
-    from tunetrail.stores.database import DatabaseManager
+    from tunetrail.stores.database.manager import DatabaseManager
 
     if request.sweep.run_id is not None:
         from tunetrail.sweeps.job import run_job

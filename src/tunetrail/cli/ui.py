@@ -28,9 +28,9 @@ def ui(arguments: Sequence[str]) -> int:
     check_address(options.host, options.port)
     say_loading("ui")
     # Imported only after parsing: --help doesn't wait for MLflow.
-    from tunetrail.stores.mlflow_pages import experiment_page
-    from tunetrail.stores.run_list import existing_experiment
-    from tunetrail.stores.tracking import shown_uri
+    from tunetrail.stores.runs.run_list import existing_experiment
+    from tunetrail.stores.tracking.mlflow_pages import experiment_page
+    from tunetrail.stores.tracking.tracker import shown_uri
 
     if options.uri.startswith("http"):
         raise UserError(

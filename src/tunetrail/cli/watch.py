@@ -74,7 +74,7 @@ def _watch(request: TrainRequest, overrides: Sequence[str]) -> Mapping[str, Any]
     from tunetrail.cli.results_table import print_results
     from tunetrail.node import ModelTrainingNode
     from tunetrail.pipeline.requests import summaries_of
-    from tunetrail.stores.database import DatabaseManager
+    from tunetrail.stores.database.manager import DatabaseManager
     from tunetrail.watching import Watch
 
     trainings: list[dict[str, Any]] = []

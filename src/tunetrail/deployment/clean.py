@@ -31,10 +31,10 @@ from tunetrail.deployment.root_moves import RootMoves
 from tunetrail.errors import TunetrailError
 from tunetrail.learning.models.gguf import remove_conversion, unused_conversions
 from tunetrail.scratch import abandoned_folders
-from tunetrail.stores.database import DatabaseManager, TrainingRun
-from tunetrail.stores.run_tags import TRAINING_RUN_TAG
-from tunetrail.stores.tracked_runs import CLEANED_TAG
-from tunetrail.stores.tracking import Tracker, tracking_errors
+from tunetrail.stores.database.manager import DatabaseManager, TrainingRun
+from tunetrail.stores.tracking.run_tags import TRAINING_RUN_TAG
+from tunetrail.stores.tracking.tracked_runs import CLEANED_TAG
+from tunetrail.stores.tracking.tracker import Tracker, tracking_errors
 
 _DAY_SECONDS = 24 * 60 * 60
 _PAGE = 50

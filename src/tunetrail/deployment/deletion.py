@@ -16,11 +16,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from tunetrail.deployment.stored_files import StoredFiles
-from tunetrail.stores.mlflow_answers import says_absent
 from tunetrail.stores.resumable_runs import CONFIGURATION
-from tunetrail.stores.run_tags import TRAINING_RUN_TAG
-from tunetrail.stores.tracked_runs import CLEANED_TAG
-from tunetrail.stores.tracking import Tracker, tracking_errors
+from tunetrail.stores.tracking.mlflow_answers import says_absent
+from tunetrail.stores.tracking.run_tags import TRAINING_RUN_TAG
+from tunetrail.stores.tracking.tracked_runs import CLEANED_TAG
+from tunetrail.stores.tracking.tracker import Tracker, tracking_errors
 
 # Artifacts of a run that stay: what was tried and what came of it, in some kilobytes.
 _KEPT_ARTIFACTS = (CONFIGURATION, "results.json")

@@ -17,8 +17,7 @@ from tunetrail.deployment.export import exported_root, exported_version
 from tunetrail.errors import TunetrailError
 from tunetrail.paths import cache_dir
 from tunetrail.scratch import abandoned_folders, sweep
-from tunetrail.stores.database import DatabaseManager, PromotionRecord, RunState
-from tunetrail.stores.ledger import (
+from tunetrail.stores.database.ledger import (
     ABANDONED,
     DELETED,
     open_intents,
@@ -26,8 +25,9 @@ from tunetrail.stores.ledger import (
     root_line,
     version_in_words,
 )
+from tunetrail.stores.database.manager import DatabaseManager, PromotionRecord, RunState
 from tunetrail.stores.processes import ProcessIdentity
-from tunetrail.stores.survey import LoggedModelFiles, StoreSurvey
+from tunetrail.stores.runs.survey import LoggedModelFiles, StoreSurvey
 
 if TYPE_CHECKING:
     from tunetrail.deployment.root_moves import RootMoves
@@ -247,7 +247,7 @@ def _interrupt(store: StoreSurvey, run_id: str) -> None:
 
 def _delete_model(store: StoreSurvey, model: LoggedModelFiles) -> None:
     """Delete a logged model, and its files if they are on this machine."""
-    from tunetrail.stores.tracking_errors import tracking_errors
+    from tunetrail.stores.tracking.tracking_errors import tracking_errors
 
     location = urlsplit(model.location)
     if location.scheme in ("", "file"):

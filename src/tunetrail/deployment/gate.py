@@ -14,7 +14,7 @@ from tunetrail.evaluation.latency import Latency
 from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.slice_changes import SliceChange
 from tunetrail.plain_values import plain_values
-from tunetrail.stores.ledger import PROMOTED, REFUSED, WAITING
+from tunetrail.stores.database.ledger import PROMOTED, REFUSED, WAITING
 
 FRESH_PROCESS_TOLERANCE = 1e-6
 """Largest difference that `gate.fresh_process` allows, as a share of the largest value above 1."""

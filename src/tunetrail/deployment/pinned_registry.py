@@ -7,7 +7,7 @@ from tunetrail.deployment.flavors import Flavor
 from tunetrail.deployment.model_version import DIGEST_TAG, ModelVersion
 from tunetrail.deployment.registry import ReadDigest, Registry, no_digest
 from tunetrail.errors import DeploymentError, UserError
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 
 
 class PinnedRegistry(Registry):

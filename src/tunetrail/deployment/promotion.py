@@ -19,9 +19,9 @@ from tunetrail.deployment.registry import Registry
 from tunetrail.deployment.root_alias import RootMovedError
 from tunetrail.deployment.root_moves import RootMoves, decision_tags
 from tunetrail.reporting.readable import as_markdown
-from tunetrail.stores.database import DatabaseManager, PromotionRecord
-from tunetrail.stores.ledger import REFUSED
-from tunetrail.stores.tracking import TrackedRun
+from tunetrail.stores.database.ledger import REFUSED
+from tunetrail.stores.database.manager import DatabaseManager, PromotionRecord
+from tunetrail.stores.tracking.tracker import TrackedRun
 
 
 def no_objection(version: ModelVersion) -> None:

@@ -18,10 +18,10 @@ from tunetrail.deployment.model_version import DIGEST_TAG, ModelVersion
 from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.deployment.version_files import check_digest, copied_files, explaining_broken_files
 from tunetrail.deployment.version_writer import VersionWriter
-from tunetrail.stores.ledger import version_in_words
-from tunetrail.stores.mlflow_answers import is_absent
-from tunetrail.stores.tracked_runs import LONGEST_DIGEST
-from tunetrail.stores.tracking import TrackedRun, Tracker, safe_name, tracking_errors
+from tunetrail.stores.database.ledger import version_in_words
+from tunetrail.stores.tracking.mlflow_answers import is_absent
+from tunetrail.stores.tracking.tracked_runs import LONGEST_DIGEST
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker, safe_name, tracking_errors
 
 logger = logging.getLogger(__name__)
 

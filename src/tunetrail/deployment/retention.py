@@ -14,8 +14,7 @@ from tunetrail.config import BASE
 from tunetrail.deployment.deletion import remove_version, version_parts
 from tunetrail.deployment.root_moves import RootMoves
 from tunetrail.errors import DeploymentError, TunetrailError
-from tunetrail.stores.database import PromotionRecord, RunState, TrainingRun
-from tunetrail.stores.ledger import (
+from tunetrail.stores.database.ledger import (
     DECISION,
     DELETED,
     FORBIDDEN,
@@ -25,8 +24,9 @@ from tunetrail.stores.ledger import (
     open_intents,
     present_actor,
 )
-from tunetrail.stores.run_tags import TRAINING_RUN_TAG
-from tunetrail.stores.tracking import Tracker, tracking_errors
+from tunetrail.stores.database.manager import PromotionRecord, RunState, TrainingRun
+from tunetrail.stores.tracking.run_tags import TRAINING_RUN_TAG
+from tunetrail.stores.tracking.tracker import Tracker, tracking_errors
 
 _RESUMABLE = (RunState.FAILED, RunState.INTERRUPTED, RunState.FITTED)
 logger = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from tunetrail.deployment.version_files import (
     readable_files,
 )
 from tunetrail.errors import DeploymentError, ModelError
-from tunetrail.stores.ledger import version_in_words
-from tunetrail.stores.mlflow_answers import is_absent
-from tunetrail.stores.tracking import Tracker, tracking_errors
+from tunetrail.stores.database.ledger import version_in_words
+from tunetrail.stores.tracking.mlflow_answers import is_absent
+from tunetrail.stores.tracking.tracker import Tracker, tracking_errors
 
 ROOT = "root"
 

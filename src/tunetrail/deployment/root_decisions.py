@@ -6,8 +6,7 @@ from dataclasses import replace
 from tunetrail.config import BASE
 from tunetrail.deployment.root_moves import RootMoves, blocked_reason, decision_tags
 from tunetrail.errors import UserError
-from tunetrail.stores.database import PromotionRecord
-from tunetrail.stores.ledger import (
+from tunetrail.stores.database.ledger import (
     DECISION,
     FORBIDDEN,
     FORCED,
@@ -20,6 +19,7 @@ from tunetrail.stores.ledger import (
     root_line,
     version_in_words,
 )
+from tunetrail.stores.database.manager import PromotionRecord
 
 
 def roll_back(moves: RootMoves, version: str | None, reason: str) -> PromotionRecord:

@@ -7,8 +7,8 @@ from typing import Any
 
 from tunetrail.config import BASE
 from tunetrail.errors import UserError, did_you_mean
-from tunetrail.stores.database import DatabaseManager, PromotionRecord
-from tunetrail.stores.ledger import DECISION, forbidden_line, root_line
+from tunetrail.stores.database.ledger import DECISION, forbidden_line, root_line
+from tunetrail.stores.database.manager import DatabaseManager, PromotionRecord
 
 _VERSION = re.compile(r"(?:models:/)?(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)/(?P<version>[1-9][0-9]*)")
 _FORMS = "a version such as embedding/3 or models:/embedding/3"

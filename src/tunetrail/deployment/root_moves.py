@@ -19,8 +19,7 @@ from tunetrail.deployment.export import check_model_dir, restore_root
 from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.errors import DeploymentError, UserError
 from tunetrail.scratch import sweep
-from tunetrail.stores.database import DatabaseManager, PromotionRecord
-from tunetrail.stores.ledger import (
+from tunetrail.stores.database.ledger import (
     ABANDONED,
     DELETED,
     INTENT,
@@ -33,6 +32,7 @@ from tunetrail.stores.ledger import (
     root_line,
     version_in_words,
 )
+from tunetrail.stores.database.manager import DatabaseManager, PromotionRecord
 
 _CARD = "README.md"
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from urllib.request import url2pathname
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from tunetrail.errors import DeploymentError
-from tunetrail.stores.tracking import tracking_errors
+from tunetrail.stores.tracking.tracker import tracking_errors
 
 # MLflow makes such folders for the files of a model (m-...) and of a run.
 _FOLDER = re.compile(r".*/(m-)?[0-9a-f]{32}/artifacts/?")

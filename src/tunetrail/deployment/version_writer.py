@@ -19,7 +19,7 @@ from tunetrail.deployment.version_files import copied_files, explaining_broken_f
 from tunetrail.errors import DeploymentError, TrackingError
 from tunetrail.paths import give_usual_modes
 from tunetrail.scratch import scratch_folder
-from tunetrail.stores.tracking import TrackedRun, Tracker, tracking_errors
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker, tracking_errors
 
 PARITY = 1e-4
 """Largest allowed difference between the outputs of a trained model and its version, as a share of

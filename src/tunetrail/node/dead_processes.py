@@ -11,8 +11,8 @@ from tunetrail.deployment.root_moves import RootMoves
 from tunetrail.pipeline import remove_leftovers
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.scratch import sweep
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.database.manager import DatabaseManager
+from tunetrail.stores.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 

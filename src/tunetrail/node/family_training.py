@@ -21,7 +21,7 @@ from tunetrail.pipeline.recording import resumable, summarize
 from tunetrail.pipeline.replay import earlier_sessions
 from tunetrail.pipeline.session_rows import rows_by_session
 from tunetrail.pipeline.stages.fit import ValidationSink, ignore_validation
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 from tunetrail.stores.resumable_runs import finished_steps
 
 

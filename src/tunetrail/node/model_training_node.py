@@ -34,14 +34,14 @@ from tunetrail.pipeline.stages.fit import ValidationSink, ignore_validation
 from tunetrail.pipeline.training_result import TrainingResult
 from tunetrail.plain_values import plain_moment
 from tunetrail.run_reports import try_to_log_report
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 from tunetrail.stores.resumable_runs import (
     CONFIGURATION,
     ResumableRun,
     find_resumable_run,
 )
-from tunetrail.stores.run_tags import SWEEP_JOB_TAG
-from tunetrail.stores.tracking import TrackedRun
+from tunetrail.stores.tracking.run_tags import SWEEP_JOB_TAG
+from tunetrail.stores.tracking.tracker import TrackedRun
 from tunetrail.verbosity import saying
 
 

@@ -7,8 +7,8 @@ from tunetrail.deployment.retention import apply_retention
 from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.deployment.root_moves import RootMoves
 from tunetrail.pipeline.families import requested_families
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.database.manager import DatabaseManager
+from tunetrail.stores.tracking.tracker import Tracker
 
 
 def delete_old_versions(

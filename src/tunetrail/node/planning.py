@@ -9,7 +9,7 @@ from tunetrail.pipeline.planning.family_planner import FamilyPlanner
 from tunetrail.pipeline.planning.run_plan import RunPlan
 from tunetrail.pipeline.session_rows import rows_by_session
 from tunetrail.scratch import scratch_folder
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 
 def plan_sessions(

@@ -31,8 +31,8 @@ from tunetrail.pipeline.requests import check_sessions, checked_request, summari
 from tunetrail.pipeline.run_files import write_rows
 from tunetrail.pipeline.session_rows import rows_by_session
 from tunetrail.scratch import scratch_folder, sweep
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.ledger import root_line
+from tunetrail.stores.database.ledger import root_line
+from tunetrail.stores.database.manager import DatabaseManager
 from tunetrail.verbosity import saying
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.row_digests import ROW_DIGESTS, RowDigests
 from tunetrail.pipeline.stages.earlier_sessions import BENCHMARK_ROWS
 from tunetrail.scratch import scratch_folder
-from tunetrail.stores.tracking import TrackedRun
+from tunetrail.stores.tracking.tracker import TrackedRun
 
 TRAINING, _COMPARISON = "training", "comparison"
 

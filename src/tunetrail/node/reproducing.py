@@ -48,9 +48,9 @@ from tunetrail.pipeline.run_settings import settings_of
 from tunetrail.pipeline.run_state import SavedRunState
 from tunetrail.pipeline.session_rows import SessionRows, previous_rows, session_frames
 from tunetrail.pipeline.trainer_checks import check_devices
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 from tunetrail.stores.resumable_runs import ResumableRun, find_recorded_run
-from tunetrail.stores.tracking import TrackedRun, Tracker
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker
 
 REPRODUCES_TAG = "tunetrail.reproduces"
 """The tag of a run that repeats another one, with the other one's id."""

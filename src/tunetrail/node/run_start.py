@@ -25,9 +25,9 @@ from tunetrail.pipeline.requests import (
 )
 from tunetrail.pipeline.run_names import run_name
 from tunetrail.pipeline.trainer_checks import check_callbacks, check_devices
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 from tunetrail.stores.resumable_runs import ResumableRun
-from tunetrail.stores.run_tags import TRAINING_RUN_TAG
+from tunetrail.stores.tracking.run_tags import TRAINING_RUN_TAG
 
 logger = logging.getLogger(__name__)
 

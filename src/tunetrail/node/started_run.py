@@ -7,10 +7,10 @@ from tunetrail.config import Settings, name_of_sessions
 from tunetrail.errors import UserError
 from tunetrail.pipeline.general_file import GeneralFile
 from tunetrail.pipeline.model_family import ModelFamily
-from tunetrail.stores.database import RunState
-from tunetrail.stores.provenance import git_tags, version_tags
+from tunetrail.stores.database.manager import RunState
 from tunetrail.stores.resumable_runs import ModelRun, ResumableRun
-from tunetrail.stores.tracking import TrackedRun
+from tunetrail.stores.tracking.provenance import git_tags, version_tags
+from tunetrail.stores.tracking.tracker import TrackedRun
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from tunetrail.learning.models.generation import TextWriter
 from tunetrail.learning.models.translation import Translator, load_translation_model
 from tunetrail.pipeline.families import EMBEDDING, LLM
 from tunetrail.pipeline.model_loader import ModelLoader
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 

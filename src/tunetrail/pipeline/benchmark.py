@@ -8,7 +8,7 @@ import pandas as pd
 from tunetrail.data.rows import SESSION_COLUMN, texts_of_rows
 from tunetrail.fingerprints import value_fingerprint
 from tunetrail.pipeline.model_family import ModelFamily
-from tunetrail.stores.database import BenchmarkRecord, DatabaseManager
+from tunetrail.stores.database.manager import BenchmarkRecord, DatabaseManager
 
 
 @dataclass(frozen=True, kw_only=True)

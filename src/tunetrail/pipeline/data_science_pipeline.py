@@ -46,10 +46,10 @@ from tunetrail.pipeline.stages.prepare import prepare
 from tunetrail.pipeline.stages.score_validation import score_validation
 from tunetrail.pipeline.train_rows import TrainRowBuilder
 from tunetrail.run_reports import try_to_log_report
-from tunetrail.stores.run_tags import FAMILY_TAG, OUTCOME_TAG
 from tunetrail.stores.spools import SPOOL
-from tunetrail.stores.system_metrics import system_metrics
-from tunetrail.stores.tracking import TrackedRun, Tracker
+from tunetrail.stores.tracking.run_tags import FAMILY_TAG, OUTCOME_TAG
+from tunetrail.stores.tracking.system_metrics import system_metrics
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker
 from tunetrail.verbosity import saying
 
 Rows: TypeAlias = pd.DataFrame | Iterable[pd.DataFrame] | Mapping[str, SessionRows]

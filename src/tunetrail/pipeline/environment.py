@@ -12,8 +12,8 @@ from tunetrail.errors import TrackingError, one_line
 from tunetrail.learning.devices import machine_facts
 from tunetrail.pipeline.source_code import SourceCode, changed_code, kept_diff, present_code
 from tunetrail.plain_values import plain_values
-from tunetrail.stores.tracking import TrackedRun
-from tunetrail.stores.tracking_errors import shown_uri
+from tunetrail.stores.tracking.tracker import TrackedRun
+from tunetrail.stores.tracking.tracking_errors import shown_uri
 
 _FOLDER = "environment"
 ENVIRONMENT = f"{_FOLDER}/environment.json"

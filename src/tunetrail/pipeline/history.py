@@ -13,7 +13,7 @@ from tunetrail.pipeline.looks import (
     no_looks,
     no_promotion_rows,
 )
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 ReadOwnColumns = Callable[[Sequence[int]], Mapping[int, Mapping[str, Any]]]
 """Takes row ids; returns, by row id, the columns that the user gave the rows and no shape knows."""

@@ -7,7 +7,7 @@ from tunetrail.data.report.report_data import ReportData
 from tunetrail.data.report.session_report import report_section, write_report
 from tunetrail.errors import SampleError
 from tunetrail.pipeline.stage_context import log_step
-from tunetrail.stores.tracking import TrackedRun
+from tunetrail.stores.tracking.tracker import TrackedRun
 
 
 def keep_preparation(

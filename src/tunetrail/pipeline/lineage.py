@@ -10,7 +10,7 @@ import pandas as pd
 
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.session_rows import session_frames
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 RowIds = npt.NDArray[np.int64]
 """Ids of samples in the database, ascending and distinct."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from tunetrail.evaluation.looks import shared_share
-from tunetrail.stores.ledger import PROMOTIONS, PromotionRecord
+from tunetrail.stores.database.ledger import PROMOTIONS, PromotionRecord
 
 CountLooks = Callable[[Sequence[str]], float]
 """Takes the sketch of a test side; returns how many looks at its rows came before."""

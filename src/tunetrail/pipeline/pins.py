@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from tunetrail.stores.database import SampleSnapshot
+from tunetrail.stores.database.manager import SampleSnapshot
 
 
 @dataclass(frozen=True, kw_only=True)

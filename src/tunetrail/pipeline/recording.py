@@ -9,10 +9,10 @@ from tunetrail.errors import TunetrailError, UserError, state_after
 from tunetrail.evaluation.comparison import Comparison
 from tunetrail.evaluation.decision_text import decision_text
 from tunetrail.reporting.readable import as_markdown
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.ledger import WAITING
-from tunetrail.stores.run_tags import TEST_ROWS_TAG
-from tunetrail.stores.tracking import TrackedRun
+from tunetrail.stores.database.ledger import WAITING
+from tunetrail.stores.database.manager import DatabaseManager
+from tunetrail.stores.tracking.run_tags import TEST_ROWS_TAG
+from tunetrail.stores.tracking.tracker import TrackedRun
 
 logger = logging.getLogger(__name__)
 

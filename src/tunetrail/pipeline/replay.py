@@ -31,7 +31,7 @@ from tunetrail.pipeline.preparing import build_preparation
 from tunetrail.pipeline.session_rows import session_frames
 from tunetrail.reporting.readable import counted
 from tunetrail.samples import shape_named
-from tunetrail.stores.benchmark import session_quotas
+from tunetrail.stores.database.benchmark import session_quotas
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from tunetrail.pipeline.families import ALL_FAMILIES, requested_families
 from tunetrail.pipeline.general_file import GeneralFile, read_general_file
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.samples import shape_named
-from tunetrail.stores.database import DatabaseManager, SessionSummary
+from tunetrail.stores.database.manager import DatabaseManager, SessionSummary
 
 _log = logging.getLogger(__name__)
 _KEYS = ("session_id", "model_type")

@@ -25,9 +25,9 @@ from tunetrail.learning.models.folders import check_plain_files
 from tunetrail.pipeline.families import ALL_FAMILIES, requested_families
 from tunetrail.pipeline.looks import recorded_digest
 from tunetrail.pipeline.model_family import ModelFamily
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.quick_alias import quick_alias
-from tunetrail.stores.tracking import existing_store, shown_uri
+from tunetrail.stores.database.manager import DatabaseManager
+from tunetrail.stores.runs.quick_alias import quick_alias
+from tunetrail.stores.tracking.tracker import existing_store, shown_uri
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from tunetrail.errors import ConfigError, did_you_mean
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.pins import Pins
 from tunetrail.samples import shape_named
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tunetrail.config import PrivacyConfig
 from tunetrail.data.privacy.scrubber import Scrubber
 from tunetrail.fingerprints import value_fingerprint
-from tunetrail.stores.provenance import run_git
+from tunetrail.stores.tracking.provenance import run_git
 
 _PACKAGE = Path(__file__).parents[1]
 # Whatever the user's own configuration of git says.

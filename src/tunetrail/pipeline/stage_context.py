@@ -19,7 +19,7 @@ from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.model_loader import ModelLoader
 from tunetrail.pipeline.run_clock import RunClock
 from tunetrail.pipeline.run_state import SavedRunState
-from tunetrail.stores.tracking import TrackedRun
+from tunetrail.stores.tracking.tracker import TrackedRun
 
 
 @dataclass(frozen=True, kw_only=True)

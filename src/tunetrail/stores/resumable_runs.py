@@ -13,10 +13,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from tunetrail.config import TrackingConfig, check_identifier
 from tunetrail.errors import TrackingError, UserError
 from tunetrail.paths import is_missing_file
-from tunetrail.stores.database import DatabaseManager, RunState, TrainingRun
-from tunetrail.stores.provenance import changed_versions
-from tunetrail.stores.run_tags import FAMILY_TAG, OUTCOME_TAG, TRAINING_RUN_TAG
-from tunetrail.stores.tracking import Tracker, shown_uri
+from tunetrail.stores.database.manager import DatabaseManager, RunState, TrainingRun
+from tunetrail.stores.tracking.provenance import changed_versions
+from tunetrail.stores.tracking.run_tags import FAMILY_TAG, OUTCOME_TAG, TRAINING_RUN_TAG
+from tunetrail.stores.tracking.tracker import Tracker, shown_uri
 
 CONFIGURATION = "config.json"
 """The artifact of a pipeline run with its settings."""

@@ -10,7 +10,7 @@ from tunetrail.errors import TunetrailError
 
 # Only to check types: help and mistakes in the arguments don't wait for SQLAlchemy.
 if TYPE_CHECKING:
-    from tunetrail.stores.database import DatabaseManager
+    from tunetrail.stores.database.manager import DatabaseManager
 
 FinishSweep = Callable[[TrainRequest, "DatabaseManager", str], None]
 """Decides about a sweep whose jobs have ended, given what its jobs share and its run's id."""

@@ -13,9 +13,9 @@ from hydra.plugins.launcher import Launcher
 from tunetrail.config import SearchConfig, TrainRequest, checked_session_ids
 from tunetrail.errors import SweepError, TunetrailError, UserError, one_line
 from tunetrail.pipeline.run_settings import leaves, plain_settings
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.run_tags import SWEEP_TAG
-from tunetrail.stores.tracking import TrackedRun, Tracker, shown_uri
+from tunetrail.stores.database.manager import DatabaseManager
+from tunetrail.stores.tracking.run_tags import SWEEP_TAG
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker, shown_uri
 from tunetrail.sweeps.launchers import slots_of
 from tunetrail.sweeps.launchers.base import JobLauncher
 from tunetrail.sweeps.pinning import pins_of_now, warn_of_changes

@@ -14,9 +14,9 @@ from tunetrail.errors import TunetrailError, one_line
 from tunetrail.node import ModelTrainingNode, NodeConfig
 from tunetrail.pipeline import Outcome, Pruned
 from tunetrail.pipeline.stages.fit import MonitoredValue
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 from tunetrail.stores.resumable_runs import CONFIGURATION
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 from tunetrail.sweeps.job_words import shown_overrides
 from tunetrail.sweeps.objectives import COSTS, interval_of, measure, metric_in_mlflow
 from tunetrail.sweeps.study import SweepStudy

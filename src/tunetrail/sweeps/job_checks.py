@@ -7,7 +7,7 @@ from tunetrail.config.checks import check
 from tunetrail.errors import ConfigError
 from tunetrail.pipeline.requests import check_sessions, single_family
 from tunetrail.pipeline.trainer_checks import check_callbacks, check_devices
-from tunetrail.stores.database import SessionSummary
+from tunetrail.stores.database.manager import SessionSummary
 
 # What all jobs share: their objectives are of the same rows, and one of them becomes root.
 _SAME_FOR_ALL = (

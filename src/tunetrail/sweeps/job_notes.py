@@ -1,7 +1,7 @@
 """The notes of the jobs that lost: what MLflow's page of a job's run says about it."""
 
 from tunetrail.reporting.readable import as_markdown
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 from tunetrail.sweeps.job_words import shown_overrides, value_in_words
 from tunetrail.sweeps.summary import SweepSummary
 from tunetrail.sweeps.sweep_job import JobState, SweepJob

@@ -15,7 +15,7 @@ from tunetrail.pipeline import Outcome
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.requests import check_sessions, single_family, summaries_of
 from tunetrail.pipeline.session_rows import training_frames
-from tunetrail.stores.database import DatabaseManager, SessionSummary
+from tunetrail.stores.database.manager import DatabaseManager, SessionSummary
 from tunetrail.sweeps.sweep_plan import Objective
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.pipeline.pins import Pins
 from tunetrail.pipeline.requests import single_family, summaries_of
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.ledger import version_in_words
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.database.ledger import version_in_words
+from tunetrail.stores.database.manager import DatabaseManager
+from tunetrail.stores.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 

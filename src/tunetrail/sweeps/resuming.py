@@ -3,10 +3,10 @@
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import UserError
 from tunetrail.paths import is_missing_file
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 from tunetrail.stores.processes import ProcessIdentity
-from tunetrail.stores.run_tags import SWEEP_TAG
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.run_tags import SWEEP_TAG
+from tunetrail.stores.tracking.tracker import Tracker
 from tunetrail.sweeps.study import SweepStudy
 
 

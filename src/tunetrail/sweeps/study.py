@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from tunetrail.config import SearchConfig
 from tunetrail.errors import TrainingError, UserError
 from tunetrail.pipeline.pins import Pins
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 from tunetrail.sweeps.samplers import make_pruner, make_sampler
 from tunetrail.sweeps.space import SearchSpace, Value
 from tunetrail.sweeps.storage import study_storage

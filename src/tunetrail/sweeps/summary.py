@@ -10,8 +10,8 @@ from typing import Any
 
 from tunetrail.plain_values import plain_values
 from tunetrail.reporting.readable import counted
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.ledger import PromotionRecord
+from tunetrail.stores.database.ledger import PromotionRecord
+from tunetrail.stores.database.manager import DatabaseManager
 from tunetrail.sweeps.job_words import objective_label, shown_overrides, value_in_words
 from tunetrail.sweeps.study import SweepStudy
 from tunetrail.sweeps.sweep_job import JobState, SweepJob

@@ -10,8 +10,8 @@ from tunetrail.errors import one_line
 from tunetrail.paths import write_private_text
 from tunetrail.reporting.readable import as_markdown
 from tunetrail.scratch import scratch_folder
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.tracking import TrackedRun
+from tunetrail.stores.database.manager import DatabaseManager
+from tunetrail.stores.tracking.tracker import TrackedRun
 from tunetrail.sweeps.job_notes import write_job_notes
 from tunetrail.sweeps.page import sweep_page
 from tunetrail.sweeps.pictures import sweep_pictures

@@ -29,7 +29,7 @@ from tunetrail.sweeps.callbacks import SWEEPER
 from tunetrail.sweeps.job_configs import JobConfigLoader
 
 if TYPE_CHECKING:
-    from tunetrail.stores.database import DatabaseManager
+    from tunetrail.stores.database.manager import DatabaseManager
     from tunetrail.sweeps.driver import SweepDriver
     from tunetrail.sweeps.space import SearchSpace
 
@@ -93,7 +93,7 @@ class TunetrailSweeper(Sweeper):
             ConfigError: A job can't be trained as it is configured; none has started.
             SweepError: Jobs have failed. The others were trained, and the best one went on.
         """
-        from tunetrail.stores.database import DatabaseManager
+        from tunetrail.stores.database.manager import DatabaseManager
         from tunetrail.sweeps.driver import SweepDriver
         from tunetrail.sweeps.launchers import launcher_of
         from tunetrail.sweeps.swept_overrides import split_overrides

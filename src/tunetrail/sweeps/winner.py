@@ -9,9 +9,9 @@ from tunetrail.config import Settings
 from tunetrail.evaluation.metrics import is_metric
 from tunetrail.node import ModelTrainingNode, NodeConfig
 from tunetrail.pipeline.recording import summarize
-from tunetrail.stores.database import DatabaseManager, RunState
-from tunetrail.stores.run_tags import TRAINING_RUN_TAG
-from tunetrail.stores.tracking import TrackedRun, Tracker
+from tunetrail.stores.database.manager import DatabaseManager, RunState
+from tunetrail.stores.tracking.run_tags import TRAINING_RUN_TAG
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker
 from tunetrail.sweeps.job import candidates_of, remove_folders
 from tunetrail.sweeps.job_words import objective_label
 from tunetrail.sweeps.objectives import metric_in_mlflow

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tunetrail.config import TrackingConfig
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 
 
 def test_doctor_of_a_local_store_waits_for_no_library(

@@ -15,7 +15,7 @@ from tunetrail.evaluation.model_comparison import ModelComparison
 from tunetrail.pipeline.exporting import ExportedVersion
 from tunetrail.pipeline.reproduction import Reproduction
 from tunetrail.pipeline.training_result import FamilyResult
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 from tunetrail.sweeps.summary import SweepSummary
 from tunetrail.sweeps.winner import SweepDecision
 

@@ -5,7 +5,7 @@ import pytest
 from tests.commands import CallMain
 
 from tunetrail.config import TrackingConfig
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from tests.commands import CallMain
 
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 PAIRS = [{"anchor": f"question {n}", "positive": f"answer {n}"} for n in range(5)]
 

@@ -10,8 +10,8 @@ import pytest
 from tests.commands import CallMain
 
 from tunetrail.config import TrackingConfig
-from tunetrail.stores.quick_runs import QuickRuns
-from tunetrail.stores.tracking import TrackedRun, Tracker
+from tunetrail.stores.runs.quick_runs import QuickRuns
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker
 
 COMPARISON = {
     "metric": "ndcg_at_10",

@@ -8,7 +8,7 @@ from tests.commands import CallMain
 from tests.tracking import client_of
 
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 
 def pairs(count: int = 5) -> list[dict[str, Any]]:

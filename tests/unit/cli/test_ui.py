@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from tests.commands import CallMain
 
-from tunetrail.stores.mlflow_pages import experiment_page, jobs_page, run_page
+from tunetrail.stores.tracking.mlflow_pages import experiment_page, jobs_page, run_page
 
 
 def test_ui_refuses_a_store_that_is_not_there(call_main: CallMain) -> None:

@@ -15,7 +15,7 @@ from tests.roots import PROMOTE, REFUSE, Workplace
 from tests.servers import Server
 
 from tunetrail.samples import SampleKind
-from tunetrail.stores.run_tags import TRAINING_RUN_TAG
+from tunetrail.stores.tracking.run_tags import TRAINING_RUN_TAG
 
 LONG_AGO = time.time() - 40 * 24 * 60 * 60
 

@@ -15,7 +15,7 @@ from tunetrail.deployment.registry import Registry
 from tunetrail.deployment.version_writer import VersionWriter
 from tunetrail.errors import DeploymentError
 from tunetrail.learning.embedding.reader import load_embedding_model
-from tunetrail.stores.tracking import Tracker
+from tunetrail.stores.tracking.tracker import Tracker
 
 PROMOTE = Decision(promote=True, reason="better")
 REFUSE = Decision(promote=False, reason="not better")

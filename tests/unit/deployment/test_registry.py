@@ -20,7 +20,7 @@ from tunetrail.errors import DeploymentError, TrackingError
 from tunetrail.learning.embedding.reader import load_embedding_model
 from tunetrail.learning.language_model.model import LanguageModel
 from tunetrail.learning.language_model.module import load_language_model, load_tokenizer
-from tunetrail.stores.tracking import TrackedRun, Tracker
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker
 
 FLAVORS = {"embedding": EmbeddingFlavor(), "llm": LanguageModelFlavor()}
 PROBES = ["a short text", "another", ""]

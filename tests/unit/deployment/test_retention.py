@@ -20,9 +20,9 @@ from tunetrail.deployment.root_decisions import promote, roll_back
 from tunetrail.deployment.stored_files import StoredFiles
 from tunetrail.errors import DeploymentError
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import DatabaseManager, RunState
-from tunetrail.stores.mlflow_survey import MlflowSurvey
-from tunetrail.stores.run_tags import TRAINING_RUN_TAG
+from tunetrail.stores.database.manager import DatabaseManager, RunState
+from tunetrail.stores.runs.mlflow_survey import MlflowSurvey
+from tunetrail.stores.tracking.run_tags import TRAINING_RUN_TAG
 
 DECISIONS = {"p": PROMOTE, "r": REFUSE, "w": WAIT}
 

@@ -8,8 +8,8 @@ import pytest
 
 from tunetrail.pipeline.families import EMBEDDING
 from tunetrail.pipeline.lineage import Lineage
-from tunetrail.stores.database import DatabaseManager, PromotionRecord
-from tunetrail.stores.packed_row_ids import pack_row_ids
+from tunetrail.stores.database.manager import DatabaseManager, PromotionRecord
+from tunetrail.stores.database.packed_row_ids import pack_row_ids
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ from typing import Any
 
 from tunetrail.evaluation.looks import rows_sketch
 from tunetrail.pipeline.looks import earlier_looks, promotion_rows
-from tunetrail.stores.ledger import PromotionRecord
+from tunetrail.stores.database.ledger import PromotionRecord
 
 
 def sketch_of(first: int, last: int) -> list[str]:

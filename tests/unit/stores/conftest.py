@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.postgres import EVERY_DATABASE, empty_database
 
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 
 @pytest.fixture(params=EVERY_DATABASE)

@@ -9,15 +9,15 @@ import pytest
 from tunetrail.config import TrackingConfig
 from tunetrail.errors import UserError
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.provenance import version_tags
+from tunetrail.stores.database.manager import DatabaseManager
 from tunetrail.stores.resumable_runs import (
     CONFIGURATION,
     ModelRun,
     find_resumable_run,
     finished_steps,
 )
-from tunetrail.stores.tracking import TrackedRun, Tracker
+from tunetrail.stores.tracking.provenance import version_tags
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker
 
 SETTINGS = {"seed": 3, "embedding": {"max_length": 64}}
 

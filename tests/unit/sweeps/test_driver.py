@@ -10,9 +10,9 @@ from tunetrail.config import SearchConfig, TrackingConfig, TrainRequest
 from tunetrail.deployment.root_alias import RootAlias
 from tunetrail.pipeline.pins import Pins
 from tunetrail.samples import SampleKind
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.tables import SampleRow
-from tunetrail.stores.tracking import TrackedRun, Tracker
+from tunetrail.stores.database.manager import DatabaseManager
+from tunetrail.stores.database.tables import SampleRow
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker
 from tunetrail.sweeps.driver import SweepDriver
 from tunetrail.sweeps.pinning import pins_of_now, warn_of_changes
 from tunetrail.sweeps.space import SearchSpace

@@ -4,8 +4,8 @@ from collections import Counter
 import pytest
 from sqlalchemy import select
 
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.tables import StudyLogRow
+from tunetrail.stores.database.manager import DatabaseManager
+from tunetrail.stores.database.tables import StudyLogRow
 from tunetrail.sweeps.storage import StudyJournal
 
 PROCESSES, ENTRIES = 8, 40

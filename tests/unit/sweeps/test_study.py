@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from tunetrail.config import SearchConfig
 from tunetrail.errors import TrainingError, UserError
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 from tunetrail.sweeps.space import Parameter, SearchSpace
 from tunetrail.sweeps.study import SweepStudy
 from tunetrail.sweeps.sweep_job import JobState

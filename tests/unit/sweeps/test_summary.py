@@ -7,8 +7,8 @@ from tests.commands import CallMain
 from tests.unit.sweeps.test_study import LOSS, NDCG, OPTIMIZERS, RATES, new_study
 
 from tunetrail.config import TrackingConfig
-from tunetrail.stores.database import DatabaseManager, PromotionRecord
-from tunetrail.stores.tracking import TrackedRun, Tracker
+from tunetrail.stores.database.manager import DatabaseManager, PromotionRecord
+from tunetrail.stores.tracking.tracker import TrackedRun, Tracker
 from tunetrail.sweeps.page import sweep_page
 from tunetrail.sweeps.pictures import sweep_pictures
 from tunetrail.sweeps.space import SearchSpace

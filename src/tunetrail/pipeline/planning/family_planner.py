@@ -46,7 +46,7 @@ from tunetrail.pipeline.preparing import prepare_sessions
 from tunetrail.pipeline.ranks import rank_count
 from tunetrail.pipeline.session_rows import SessionRows
 from tunetrail.pipeline.stages.prepare import PreparedRows
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 logger = logging.getLogger(__name__)
 

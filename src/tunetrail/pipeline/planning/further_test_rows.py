@@ -8,7 +8,7 @@ from tunetrail.config import Settings
 from tunetrail.pipeline.benchmark import Benchmark
 from tunetrail.pipeline.general_file import read_general_file
 from tunetrail.pipeline.model_family import ModelFamily
-from tunetrail.stores.database import DatabaseManager
+from tunetrail.stores.database.manager import DatabaseManager
 
 
 def count_further_test_rows(

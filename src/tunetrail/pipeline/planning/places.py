@@ -10,9 +10,9 @@ from tunetrail.deployment.export import exported_root
 from tunetrail.paths import is_missing_file, shown_uri
 from tunetrail.pipeline.model_family import ModelFamily
 from tunetrail.plain_values import plain_values
-from tunetrail.stores.database import DatabaseManager
-from tunetrail.stores.ledger import root_line
-from tunetrail.stores.quick_alias import quick_alias
+from tunetrail.stores.database.ledger import root_line
+from tunetrail.stores.database.manager import DatabaseManager
+from tunetrail.stores.runs.quick_alias import quick_alias
 
 ALIAS = "root"
 

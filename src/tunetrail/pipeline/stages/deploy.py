@@ -29,9 +29,9 @@ from tunetrail.pipeline.stages.leave_out import learnt_row_ids
 from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.pipeline.training_details import training_details
 from tunetrail.reporting.readable import as_markdown
-from tunetrail.stores.database import PromotionRecord
-from tunetrail.stores.ledger import present_actor
-from tunetrail.stores.packed_row_ids import pack_row_ids
+from tunetrail.stores.database.ledger import present_actor
+from tunetrail.stores.database.manager import PromotionRecord
+from tunetrail.stores.database.packed_row_ids import pack_row_ids
 
 logger = logging.getLogger(__name__)
 

@@ -45,7 +45,7 @@ from tunetrail.pipeline.stages.prepare import PreparedRows
 from tunetrail.pipeline.version_to_beat import version_to_beat
 from tunetrail.reporting.charts import png
 from tunetrail.reporting.readable import counted
-from tunetrail.stores.run_tags import FAMILY_TAG, TEST_ROWS_TAG
+from tunetrail.stores.tracking.run_tags import FAMILY_TAG, TEST_ROWS_TAG
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The database of sessions, training runs, logs and the ledger, through SQLAlchemy."""
