@@ -18,6 +18,7 @@ from tunetrail.data.rows import (
     content_columns,
     content_text,
     object_series,
+    plain_records,
     set_aside_frame,
     texts_of_rows,
 )
@@ -130,7 +131,7 @@ def clean_rows(rows: pd.DataFrame, config: CleaningConfig) -> CleanedRows:
         for column in columns if repair.scrubber.told_secrets else ():
             after.at[position, column] = repair.repair(after.at[position, column], column)
 
-    records = after.to_dict("records")
+    records = plain_records(after)
     unusable, changed = {}, {}
     for position, (record, repair) in enumerate(zip(records, repairs, strict=True)):
         why_unusable = _why_unusable(record)
@@ -177,7 +178,7 @@ def _account_for(
 ) -> pd.DataFrame:
     """Return a set-aside frame of the rows at the positions that have a reason."""
     lines = []
-    old_records = before.iloc[list(reasons)].to_dict("records")
+    old_records = plain_records(before.iloc[list(reasons)])
     for (position, reason), old_record in zip(reasons.items(), old_records, strict=True):
         record, mask = records[position], repairs[position].scrubber.mask
         old_text = content_text(old_record, mask)

@@ -125,8 +125,17 @@ def texts_of(row: Mapping[str, Any]) -> list[str]:
 
 def texts_of_rows(rows: pd.DataFrame) -> list[list[str]]:
     """Return `texts_of` each row, in the frame's order."""
-    records = rows[["shape", *content_columns(rows)]].to_dict("records")
-    return list(map(texts_of, records))
+    return list(map(texts_of, plain_records(rows[["shape", *content_columns(rows)]])))
+
+
+def plain_records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return each row as a dict, several times as fast as pandas does.
+
+    Values of an object column come as they are; of any other column, as Python's own types.
+    """
+    names = list(map(str, rows))
+    columns = [rows[name].tolist() for name in rows]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def rows_of_kind(rows: pd.DataFrame, kind: SampleKind) -> bool:

@@ -177,6 +177,9 @@ def _why_constant(row: Mapping[str, Any]) -> str | None:
     elif row.get("accepted") is False:
         rejected = {shape.target[0]: None}
     for text in texts_of({**row, **rejected}):
+        beginning = text.split(maxsplit=2)
+        if len(beginning) < 2 or beginning[0] != beginning[1]:
+            continue
         words = text.split()
         if len(words) >= _FEWEST_REPETITIONS and len(set(words)) == 1:
             return f"a text is one word, {len(words)} times"

@@ -72,5 +72,6 @@ def read_prose(text: str) -> Prose:
 
 
 def _is_natural(word: str) -> bool:
-    has_usual_case = word[1:] == word[1:].lower() or word.isupper()
+    # Most words are in lower case throughout, which is the quickest to tell.
+    has_usual_case = word.islower() or word[1:] == word[1:].lower() or word.isupper()
     return has_usual_case and (len(word) > 1 or not word.isascii())

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tunetrail.data.rows import content_columns
+from tunetrail.data.rows import content_columns, plain_records
 from tunetrail.data.twins.boilerplate import Boilerplate
 from tunetrail.data.twins.row_parts import (
     TEXTS_PER_ROW,
@@ -113,7 +113,7 @@ def sketch_rows(rows: pd.DataFrame, boilerplate: Boilerplate | None = None) -> R
             keep their keys. None if the texts are compared as they are.
     """
     table = _TextTable(boilerplate)
-    records = rows[["shape", *content_columns(rows)]].to_dict("records")
+    records = plain_records(rows[["shape", *content_columns(rows)]])
     sketched_rows, links = [], []
     for row, (record, group) in enumerate(zip(records, rows[GROUP_COLUMN], strict=True)):
         sketched = _sketch_row(record, group, table)
