@@ -68,11 +68,14 @@ def train(
                 "nodes are started by `tunetrail train` on each of them (docs/training.md)."
             )
         _say_loading()
+        from tunetrail.cli.python_overrides import overrides_of
         from tunetrail.node import ModelTrainingNode, NodeConfig
+        from tunetrail.pipeline.run_names import typed_changes
         from tunetrail.stores.database.manager import DatabaseManager
 
+        changes = typed_changes([*overrides_of(settings), *overrides])
         with DatabaseManager(request.database.url) as manager:
-            node = ModelTrainingNode(NodeConfig(settings=request), manager)
+            node = ModelTrainingNode(NodeConfig(settings=request), manager, changes=changes)
             return node.execute(
                 {"session_id": request.session_id, "model_type": request.model_type}
             )

@@ -101,6 +101,7 @@ def train_one(
     from tunetrail.learning.nodes.node import check_nodes
     from tunetrail.node import ModelTrainingNode, NodeConfig
     from tunetrail.pipeline.ranks import follows_first_node
+    from tunetrail.pipeline.run_names import typed_changes
     from tunetrail.stores.database.manager import DatabaseManager
 
     if request.sweep.run_id is not None:
@@ -117,7 +118,8 @@ def train_one(
         return {}
 
     with DatabaseManager(request.database.url) as manager:
-        node = ModelTrainingNode(NodeConfig(settings=request), manager)
+        changes = typed_changes(overrides)
+        node = ModelTrainingNode(NodeConfig(settings=request), manager, changes=changes)
         results = node.execute({"session_id": request.session_id, "model_type": request.model_type})
 
     show_results(results, request.tracking.uri)

@@ -58,6 +58,8 @@ class ModelTrainingNode:
         parent_run_id: An MLflow run to put the pipeline's run under, for example that of a sweep.
         run_name: Name of the pipeline's run in MLflow; None for the session, the models and the
             settings that differ from the defaults.
+        changes: What was changed, in words, for the run's name, such as `["quick", "seed=7"]`; None
+            for the settings that differ from the defaults.
         started_by: What has started the training, for the database and the run's tag
             `tunetrail.started_by`; None for a person.
         verbose: How much is said meanwhile: 0 for warnings, 1 for lines and progress bars, 2 for
@@ -76,6 +78,7 @@ class ModelTrainingNode:
         *,
         parent_run_id: str | None = None,
         run_name: str | None = None,
+        changes: Sequence[str] | None = None,
         started_by: str | None = None,
         verbose: int | None = None,
     ) -> None:
@@ -84,6 +87,7 @@ class ModelTrainingNode:
         self.db_manager = db_manager
         self.parent_run_id = parent_run_id
         self.run_name = run_name
+        self.changes = changes
         self.started_by = started_by
         self.verbose = verbose
         self.report: str | None = None
@@ -167,6 +171,7 @@ class ModelTrainingNode:
             session_ids,
             model_type,
             name=self.run_name,
+            changes=self.changes,
             parent_run_id=self.parent_run_id,
             started_by=self.started_by,
         )

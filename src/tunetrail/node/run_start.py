@@ -57,6 +57,7 @@ def start_run(
     model_type: str,
     *,
     name: str | None = None,
+    changes: Sequence[str] | None = None,
     parent_run_id: str | None = None,
     started_by: str | None = None,
 ) -> Iterator[StartedRun]:
@@ -71,6 +72,7 @@ def start_run(
         model_type: The name of a family, or `all`.
         name: Name of the run in MLflow; None for the session, the models and the settings that
             differ from the defaults.
+        changes: What was changed, in words, to be named instead of these settings.
         parent_run_id: The run in MLflow that it belongs to.
         started_by: What has started the training; None for a person.
 
@@ -89,7 +91,7 @@ def start_run(
         end_dead_tracked_runs(settings, tracker)
         settle_roots(settings, tracker, database, families)
         run = tracker.start_run(
-            name or run_name(settings, name_of_sessions(session_ids), families),
+            name or run_name(settings, name_of_sessions(session_ids), families, changes),
             parent_run_id=parent_run_id,
             tags={
                 **session_tags(session_ids),

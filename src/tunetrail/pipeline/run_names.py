@@ -1,8 +1,7 @@
 """Names that tell runs apart: the session, the models, and what differs from the defaults."""
 
 import dataclasses
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -13,20 +12,28 @@ from tunetrail.reporting.readable import readable
 
 _SHOWN_CHANGES = 4
 _LONGEST_VALUE = 24
+_EXPERIMENTS = "experiments"
+_WITHOUT_QUOTES = str.maketrans("", "", "[]\"'")
 # Where a run is kept, or how fast its rows are read, says nothing about its model.
 _UNNAMED = ("output_dir", "model_dir", "database", "tracking", "preparation", "sweep", "watch")
 
 
-def run_name(settings: Settings, session: str, families: Sequence[ModelFamily]) -> str:
+def run_name(
+    settings: Settings,
+    session: str,
+    families: Sequence[ModelFamily],
+    changes: Sequence[str] | None = None,
+) -> str:
     """Return the name of a run, such as `learning_rate=3e-05: embedding minilm on s1`.
 
     What tells runs apart comes first, as MLflow's table cuts off the end.
 
     Args:
-        settings: All that was set; at most four values that differ from the defaults are named, the
-            training's first.
+        settings: All that was set.
         session: What the rows are called.
         families: The families that the run trains.
+        changes: What was changed, in words; None for the values that differ from the defaults, the
+            training's first. At most four are named.
     """
     models = []
     for family in families:
@@ -34,7 +41,8 @@ def run_name(settings: Settings, session: str, families: Sequence[ModelFamily]) 
         model = PurePath(family.section(settings).model).name
         models.append(f"{family.name} {readable(model, _LONGEST_VALUE)}")
 
-    changes = list(_changes_in_words(settings, families))
+    if changes is None:
+        changes = list(_changes_in_words(settings, families))
     hidden = len(changes) - _SHOWN_CHANGES
     more = [f"and {hidden} more"] if hidden > 0 else []
     shown = ", ".join([*changes[:_SHOWN_CHANGES], *more])
@@ -42,15 +50,41 @@ def run_name(settings: Settings, session: str, families: Sequence[ModelFamily]) 
     return f"{shown}: {trained}" if shown else trained
 
 
+def typed_changes(overrides: Sequence[str]) -> list[str] | None:
+    """Return what overrides change, their experiment first; None if they choose no experiment.
+
+    An experiment sets many values at once, so its name says more than the first of them.
+    """
+    values = {}
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        values[key] = readable(value, _LONGEST_VALUE).translate(_WITHOUT_QUOTES)
+    experiment = values.pop(_EXPERIMENTS, None)
+    if experiment is None:
+        return None
+
+    # The request, and what else is told by other words of the name, or tells nothing of the model.
+    told = ("session_id", "model_type", "hydra", *MODEL_SECTIONS)
+    changed = [
+        key
+        for key in values
+        if key not in told and key.partition(".")[0] not in ("hydra", *_UNNAMED)
+    ]
+    return [experiment, *(f"{_short(key, changed)}={values[key]}" for key in changed)]
+
+
+def _short(key: str, keys: Iterable[str]) -> str:
+    """Return the last name of a key, or all of it if other keys have the same."""
+    name = key.rpartition(".")[2]
+    return name if sum(other.rpartition(".")[2] == name for other in keys) == 1 else key
+
+
 def _changes_in_words(settings: Settings, families: Sequence[ModelFamily]) -> Iterator[str]:
     """Yield `name=value` for each setting that differs from its default."""
     changes = _changes(settings, families)
-    # A name that stands for several settings needs its section.
-    occurrences = Counter(key.rpartition(".")[2] for key, _ in changes)
+    keys = [key for key, _ in changes]
     for key, value in changes:
-        name = key.rpartition(".")[2]
-        shown_name = name if occurrences[name] == 1 else key
-        yield f"{shown_name}={_value_in_words(value)}"
+        yield f"{_short(key, keys)}={_value_in_words(value)}"
 
 
 def _changes(settings: Settings, families: Sequence[ModelFamily]) -> list[tuple[str, Any]]:

@@ -6,7 +6,7 @@ import pytest
 
 from tunetrail.config import EmbeddingConfig, LanguageModelConfig, Settings, TrainingConfig
 from tunetrail.pipeline.families import family_named
-from tunetrail.pipeline.run_names import run_name
+from tunetrail.pipeline.run_names import run_name, typed_changes
 
 EMBEDDING, LLM = family_named("embedding"), family_named("llm")
 
@@ -71,3 +71,31 @@ def test_values_are_short_and_have_no_quotation_mark() -> None:
 
     assert "matryoshka_dimensions=[256,128]" in name
     assert '"' not in name and len(name) < 120
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changes"),
+    [
+        (["session_id=s1", "embedding.training.num_epochs=2"], None),
+        (["session_id=s1", "model_type=all", "+experiments=demo"], ["demo"]),
+        (["+experiments=[quick,mine]", "embedding=minilm", "seed=7"], ["quick,mine", "seed=7"]),
+        (["cross_validation=off", "experiments='quick'"], ["quick", "cross_validation=off"]),
+        (
+            ["+experiments=quick", "embedding.max_length=64", "llm.max_length=32", "output_dir=o"],
+            ["quick", "embedding.max_length=64", "llm.max_length=32"],
+        ),
+        (["+experiments=quick", "database.url=sqlite:///a", "hydra.job.name=x"], ["quick"]),
+    ],
+)
+def test_an_experiment_is_named_before_what_was_typed(
+    overrides: list[str], changes: list[str] | None
+) -> None:
+    assert typed_changes(overrides) == changes
+
+
+def test_a_run_of_an_experiment_is_named_after_it() -> None:
+    settings = settings_with(learning_rate=3e-5, num_epochs=1)
+
+    name = run_name(settings, "s1", [EMBEDDING, LLM], ["quick", "learning_rate=3e-5"])
+
+    assert name == "quick, learning_rate=3e-5: embedding minilm + llm smollm2-135m on s1"
