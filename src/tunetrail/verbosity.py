@@ -44,7 +44,8 @@ _KEPT_IF_SET = (_BARS_VARIABLE, "TOKENIZERS_PARALLELISM", _TORCH_VARIABLE)
 # The level from which the lines of libraries are of use to somebody who trains.
 _QUIET_LEVELS = {
     **dict.fromkeys(
-        ("mlflow", "sentence_transformers", "alembic", "httpx", "huggingface_hub"), logging.WARNING
+        ("mlflow", "sentence_transformers", "alembic", "httpx", "huggingface_hub", "matplotlib"),
+        logging.WARNING,
     ),
     # It asks the hub for a model card and a licence of every model, even of local folders.
     "mlflow.transformers": logging.ERROR,

@@ -4,8 +4,10 @@ Written for torch 2.13 and transformers 5.23. `tests/unit/learning/test_torch_in
 test per name, so that an upgrade says which one has gone.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -54,3 +56,18 @@ def set_last_rates(scheduler: LRScheduler, rates: Sequence[float]) -> None:
 def attention_implementation(model: "PreTrainedModel") -> str:
     """Return the name of the attention that a transformers model computes with."""
     return str(model.config._attn_implementation)
+
+
+@contextmanager
+def without_gguf_bar() -> Iterator[None]:
+    """Hide the bar of a conversion from GGUF, which no setting of transformers turns off."""
+    from transformers import modeling_gguf_pytorch_utils
+
+    # mypy takes what the module imports for private to it.
+    conversion: Any = modeling_gguf_pytorch_utils
+    bar = conversion.tqdm
+    conversion.tqdm = functools.partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        conversion.tqdm = bar

@@ -151,7 +151,7 @@ def _errors_in_words(errors: Mapping[str, Any]) -> str:
     interval = shown_interval(worst["corrected_lower"], worst["corrected_upper"])
     change = f"{worst['improvement']:+.4f}" + (f" ({interval})" if interval else "")
     return (
-        f"{words}; of {errors['slices']} slices, the worst change is {change} where "
+        f"{words}; of {counted(errors['slices'], 'slice')}, the worst change is {change} where "
         f"{_slice_in_words(worst)}; the weakest has {weakest['after']:.4f}, "
         f"{weakest['gap']:+.4f} from all rows, where {_slice_in_words(weakest)}"
     )

@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 CROSS_VALIDATION, TRAINING, EVALUATION = "cross-validation", "training", "evaluation"
 """The stages whose work is counted."""
 
+# An epoch has a smaller batch, which may come first.
+_FEWEST_STEPS = 3
+
 
 @dataclass(kw_only=True)
 class RunClock:
@@ -37,11 +40,12 @@ class RunClock:
     _seconds: float = field(default=0.0, init=False)
     _steps: int = field(default=0, init=False)
     _has_said: bool = field(default=False, init=False)
+    _has_finished: bool = field(default=False, init=False)
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the end of the run; None before two reports of steps."""
-        if not self._steps:
+        """Seconds until the end of the run; None before enough steps have been timed."""
+        if self._steps < (1 if self._has_finished else _FEWEST_STEPS):
             return None
         step_seconds = self._seconds / self._steps
         return step_seconds * sum(map(self._steps_left, self.stages))
@@ -79,6 +83,7 @@ class RunClock:
     def finish(self, stage: str) -> None:
         """Take a stage as done, and log how long the others take."""
         self._done[stage] = self.stages.get(stage, 0.0)
+        self._has_finished = True
         seconds = self.seconds_left
         if seconds:
             logger.info("%s: %s done, %s", self.name, stage, _until(seconds))

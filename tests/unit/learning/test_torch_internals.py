@@ -1,8 +1,10 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, modeling_gguf_pytorch_utils
 
 from tunetrail.learning.torch_internals import (
     attention_implementation,
@@ -11,6 +13,7 @@ from tunetrail.learning.torch_internals import (
     onednn_linear,
     set_last_rates,
     undo_compile,
+    without_gguf_bar,
 )
 
 
@@ -74,3 +77,13 @@ def test_attention_implementation_names_what_was_set(tiny_language_model: str) -
     model.set_attn_implementation("eager")
 
     assert attention_implementation(model) == "eager"
+
+
+def test_a_conversion_from_gguf_shows_no_bar_meanwhile(capsys: pytest.CaptureFixture[str]) -> None:
+    conversion: Any = modeling_gguf_pytorch_utils
+    with without_gguf_bar():
+        assert list(conversion.tqdm([1, 2], desc="converting")) == [1, 2]
+    assert capsys.readouterr().err == ""
+
+    list(conversion.tqdm([1, 2], desc="converting"))
+    assert "converting" in capsys.readouterr().err

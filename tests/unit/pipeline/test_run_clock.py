@@ -23,13 +23,33 @@ def clock_at(time: Time) -> RunClock:
     return RunClock(name="embedding", stages=stages, now=time)
 
 
-def test_clock_knows_nothing_before_two_reports_of_steps() -> None:
-    clock = clock_at(Time())
+def test_clock_knows_nothing_before_three_timed_steps() -> None:
+    time = Time()
+    clock = clock_at(time)
     report = clock.following(lambda metrics, step: None, TRAINING)
+    # The second batch is the small one of its epoch.
+    for step, seconds in ((1, 9.0), (2, 0.1), (3, 8.0)):
+        time.seconds += seconds
+        report(LOSS, step)
+        assert clock.seconds_left is None and clock.in_words() == ""
 
+    time.seconds += 8.9
+    report(LOSS, 4)
+
+    assert clock.seconds_left == pytest.approx(17.0 / 3 * (20 + 100 - 4 + 10))
+
+
+def test_a_training_of_two_steps_tells_how_long_the_evaluation_takes() -> None:
+    time = Time()
+    clock = RunClock(name="llm", stages={TRAINING: 2.0, EVALUATION: 1.0}, now=time)
+    report = clock.following(lambda metrics, step: None, TRAINING)
     report(LOSS, 1)
+    time.seconds += 60.0
+    report(LOSS, 2)
 
-    assert clock.seconds_left is None and clock.in_words() == ""
+    clock.finish(TRAINING)
+
+    assert clock.in_words() == "60 s"
 
 
 def test_clock_counts_what_all_stages_have_left() -> None:
@@ -41,17 +61,17 @@ def test_clock_counts_what_all_stages_have_left() -> None:
 
     first = clock.following(sink, CROSS_VALIDATION)
     first(LOSS, 1)
-    time.seconds += 4.0
-    first(LOSS, 3)
-    assert clock.seconds_left == pytest.approx(2.0 * (20 - 3 + 100 + 10))
+    time.seconds += 6.0
+    first(LOSS, 4)
+    assert clock.seconds_left == pytest.approx(2.0 * (20 - 4 + 100 + 10))
 
     # A second fold goes on counting, and its loading is no step.
     second = clock.following(sink, CROSS_VALIDATION)
     time.seconds += 50.0
     second(LOSS, 1)
-    assert clock.seconds_left == pytest.approx(2.0 * (20 - 4 + 100 + 10))
+    assert clock.seconds_left == pytest.approx(2.0 * (20 - 5 + 100 + 10))
     second({"val/loss": 1.0}, 1)
-    assert received == [1, 3, 1, 1]
+    assert received == [1, 4, 1, 1]
 
     clock.finish(CROSS_VALIDATION)
     assert clock.in_words() == "4 min"
@@ -64,7 +84,7 @@ def test_clock_logs_the_estimate_once_and_after_each_stage(
     clock = clock_at(time)
     report = clock.following(lambda metrics, step: None, TRAINING)
     with caplog.at_level(logging.INFO, logger="tunetrail"):
-        for step in (1, 2, 3):
+        for step in (1, 2, 3, 4):
             report(LOSS, step)
             time.seconds += 1.0
         clock.finish(TRAINING)

@@ -1,5 +1,6 @@
 """Converts GGUF files to float32 once, and caches them as ordinary Hugging Face folders."""
 
+import logging
 import os
 import re
 import shutil
@@ -9,9 +10,12 @@ from pathlib import Path
 
 from tunetrail.errors import ModelError
 from tunetrail.fingerprints import file_fingerprint
+from tunetrail.learning.torch_internals import without_gguf_bar
 from tunetrail.locks import file_lock
 from tunetrail.paths import cache_dir
 from tunetrail.scratch import scratch_folder, scratch_prefix, sweep
+
+logger = logging.getLogger(__name__)
 
 _CONVERTED = re.compile(r"[^.].*-[0-9a-f]{16}")
 # A model that was used more recently may be in use by another process and is never removed.
@@ -78,11 +82,13 @@ def _is_unused(folder: Path, seconds: float) -> bool:
 def _convert(file: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    logger.info("converting %s from GGUF to %s, once", file.name, target.parent)
     prefix = scratch_prefix(".converting-")
     unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
+        with without_gguf_bar():
+            model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
 
         # All weights are float32 now, but transformers refuses to save a model it takes for
         # quantised.
