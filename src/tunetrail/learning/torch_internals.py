@@ -23,13 +23,17 @@ def backward_pass_id() -> int:
     return int(torch._C._current_graph_task_id())
 
 
-def onednn_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return `input @ weight.T + bias`, computed by oneDNN.
+def onednn_linear(
+    input: Tensor, weight: Tensor, bias: Tensor | None, *, has_gelu: bool = False
+) -> Tensor:
+    """Return `input @ weight.T + bias`, or the exact GELU of it, computed by oneDNN.
 
     Raises:
         AttributeError: This build of torch comes without oneDNN.
     """
-    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+    function = "gelu" if has_gelu else "none"
+    # The last argument is the function's approximation.
+    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, function, [], "none")  # type: ignore[no-any-return]
 
 
 def integer_product(left: Tensor, right: Tensor) -> Tensor:

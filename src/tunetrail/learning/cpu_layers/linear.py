@@ -44,6 +44,21 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return onednn_linear(input, weight, bias)
 
 
+def linear_gelu(input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the exact GELU of `linear`, for inference only.
+
+    oneDNN applies the function while a block of the product is in the cache.
+
+    Args:
+        input: [rows, inputs].
+        weight: [outputs, inputs].
+        bias: [outputs].
+    """
+    if _is_for_onednn(input, weight):
+        return onednn_linear(input, weight, bias, has_gelu=True)
+    return functional.gelu(functional.linear(input, weight, bias))
+
+
 class FastLinear(nn.Linear):
     """Replaces `nn.Linear`, with the same weights under the same names."""
 

@@ -17,13 +17,14 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from tunetrail.learning.cpu_layers.integer_linear import IntegerLinear
-from tunetrail.learning.cpu_layers.linear import has_faster_products, linear
+from tunetrail.learning.cpu_layers.linear import has_faster_products, linear, linear_gelu
+from tunetrail.learning.cpu_layers.one_part_per_core import compute_parts
 from tunetrail.learning.embedding.bert_folder import BertFolder
 from tunetrail.learning.embedding.text_batches import ROW_MULTIPLE
 from tunetrail.learning.padding_free.kernels import Heads, Weighting, attend_in_blocks
 from tunetrail.learning.padding_free.segments import ConcatenatedTokens, Segments, concatenate
 
-FLOAT32, INT8 = "float32", "int8"
+_INT8 = "int8"
 
 _Product = Callable[[Tensor], Tensor]
 
@@ -36,7 +37,7 @@ class _Layer:
         heads: The product that gives the queries, keys and values, one after another.
         attended: The product of what the heads have attended to.
         attention_norm: The norm after it.
-        inner: The product into the wider feed-forward layer.
+        inner: The product into the wider feed-forward layer, and its GELU.
         outer: The product out of it.
         norm: The norm after it.
     """
@@ -69,9 +70,24 @@ class Bert:
         self._layers = list(map(weights.layer, range(weights.layer_count)))
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Return the vectors of texts, float32 [texts, dimensions], not scaled."""
+        """Return the vectors of texts, float32 [texts, dimensions], not scaled.
+
+        The texts are divided between torch's threads; they are best of similar lengths, or sorted
+        by them.
+        """
         encodings = self._tokenizer.encode_batch_fast(list(texts))
         token_ids = [encoding.ids or [self._folder.filler] for encoding in encodings]
+
+        count = min(torch.get_num_threads(), len(texts))
+        parts = [token_ids[first::count] for first in range(count)]
+        vectors = compute_parts(self._encode_tokens, parts)
+
+        result = vectors[0].new_empty(len(texts), vectors[0].shape[1])
+        for first, part in enumerate(vectors):
+            result[first::count] = part
+        return result
+
+    def _encode_tokens(self, token_ids: Sequence[list[int]]) -> Tensor:
         tokens = concatenate(token_ids, multiple=ROW_MULTIPLE if has_faster_products() else 1)
 
         embeddings = self._words[tokens.input_ids[0]] + self._positions[tokens.position_ids[0]]
@@ -86,9 +102,9 @@ class Bert:
         row = Heads(query=query, key=key, value=value, ends=segments.ends(hidden.device))
         attended = attend_in_blocks(row, segments, Weighting()).flatten(1)
 
-        hidden = layer.attention_norm(hidden + layer.attended(attended))
-        inner = functional.gelu(layer.inner(hidden))
-        return layer.norm(hidden + layer.outer(inner))
+        # In place: taking memory for another tensor would take longer than the sum.
+        hidden = layer.attention_norm(layer.attended(attended).add_(hidden))
+        return layer.norm(layer.outer(layer.inner(hidden)).add_(hidden))
 
     def _pool(self, hidden: Tensor, tokens: ConcatenatedTokens) -> Tensor:
         """Return one vector for each text, [texts, dimensions], in the caller's order."""
@@ -135,9 +151,16 @@ class _Weights:
         """Return a linear layer, or several of the same inputs as one."""
         weight = torch.cat([self[f"{name}.weight"] for name in names])
         bias = torch.cat([self[f"{name}.bias"] for name in names])
-        if self._precision == "int8":
+        if self._precision == _INT8:
             return IntegerLinear(weight, bias)
         return partial(linear, weight=weight, bias=bias)
+
+    def product_with_gelu(self, name: str) -> _Product:
+        """Return a linear layer whose output goes through a GELU."""
+        if self._precision == _INT8:
+            product = self.product(name)
+            return lambda rows: functional.gelu(product(rows))
+        return partial(linear_gelu, weight=self[f"{name}.weight"], bias=self[f"{name}.bias"])
 
     def layer(self, index: int) -> _Layer:
         """Return a layer of the encoder."""
@@ -148,7 +171,7 @@ class _Weights:
             heads=self.product(*inputs),
             attended=self.product(f"{attention}.output.dense"),
             attention_norm=self.norm(f"{attention}.output.LayerNorm"),
-            inner=self.product(f"{name}.intermediate.dense"),
+            inner=self.product_with_gelu(f"{name}.intermediate.dense"),
             outer=self.product(f"{name}.output.dense"),
             norm=self.norm(f"{name}.output.LayerNorm"),
         )

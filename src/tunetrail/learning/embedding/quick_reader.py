@@ -59,11 +59,18 @@ class QuickReader:
         self, model: "Bert", texts: Sequence[str], *, role: str = QUERY
     ) -> npt.NDArray[np.float32]:
         """Return the unit vectors of texts, [texts, dimensions], each read after the prompt."""
+        import torch
+
         from tunetrail.learning.embedding.text_batches import SHOWN_FROM, encode_in_batches
 
         prompt = configured_prompts(self.settings.embedding)[role]
         prompted = [prompt + text for text in texts]
-        return encode_in_batches(model.encode, prompted, shown=len(texts) > SHOWN_FROM)
+        return encode_in_batches(
+            model.encode,
+            prompted,
+            shown=len(texts) > SHOWN_FROM,
+            batches_at_once=torch.get_num_threads(),
+        )
 
 
 def quick_reader(settings: Settings, path: str) -> QuickReader | None:

@@ -27,6 +27,7 @@ def encode_in_batches(
     *,
     unit: bool = True,
     shown: bool = False,
+    batches_at_once: int = 1,
 ) -> npt.NDArray[np.float32]:
     """Return the vectors of texts, float32 [texts, dimensions], in their order.
 
@@ -37,6 +38,8 @@ def encode_in_batches(
         texts: The texts, at least one.
         unit: Whether the vectors are scaled to length 1.
         shown: Whether a progress bar is shown.
+        batches_at_once: How many batches `encode` gets in one call, since it computes them side by
+            side.
     """
 
     def encode_rows(rows: RowIndices) -> Tensor:
@@ -46,7 +49,7 @@ def encode_in_batches(
     # The longest first: if memory doesn't suffice, that shows at once.
     lengths = np.array(list(map(len, texts)))
     order = np.argsort(-lengths, kind="stable")
-    batches = _batches(order, lengths)
+    batches = _batches(order, lengths, batches_at_once * TOKENS_PER_BATCH)
     console = progress_console()
     tracked = track(batches, "Encoding", console=console, transient=True, disable=not shown)
     with torch.inference_mode():
@@ -58,11 +61,11 @@ def encode_in_batches(
 
 
 def _batches(
-    order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+    order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], most_tokens: int
 ) -> list[npt.NDArray[np.int64]]:
     """Return the rows of each batch; tokens are estimated from the texts' characters."""
     # Two special tokens each; the model cuts off a text that would fill more than a batch.
     tokens = np.minimum(lengths[order] // _CHARACTERS_PER_TOKEN + 2, TOKENS_PER_BATCH)
     # A text is in the batch in which its first token lies.
-    batch_of = (np.cumsum(tokens) - tokens) // TOKENS_PER_BATCH
+    batch_of = (np.cumsum(tokens) - tokens) // most_tokens
     return np.split(order, np.flatnonzero(np.diff(batch_of)) + 1)

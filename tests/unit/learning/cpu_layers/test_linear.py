@@ -12,6 +12,7 @@ from tunetrail.learning.cpu_layers.linear import (
     FastLinear,
     has_faster_products,
     linear,
+    linear_gelu,
     replace_linear,
 )
 
@@ -49,6 +50,20 @@ def test_output_and_gradients_are_those_of_exact_arithmetic(
     for actual, exact in zip(gradients(linear, *arguments), expected, strict=True):
         assert actual.shape == exact.shape
         assert float((actual - exact).abs().max()) <= 1e-5 * max(1.0, float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("rows, inputs, outputs", SHAPES)
+def test_gelu_of_a_product_is_that_of_exact_arithmetic(
+    library: str, rows: int, inputs: int, outputs: int
+) -> None:
+    torch.manual_seed(0)
+    tensors = [torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(outputs)]
+    product = nn.functional.linear(*(tensor.double() for tensor in tensors))
+    exact = nn.functional.gelu(product)
+
+    actual = linear_gelu(*tensors)
+
+    assert float((actual - exact).abs().max()) <= 1e-5 * float(exact.abs().max())
 
 
 def test_a_transposed_weight_is_taken_as_it_is(library: str) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tunetrail.config import Settings
 from tunetrail.errors import BrokenModelError, ConfigError
+from tunetrail.learning.devices import thread_count
 from tunetrail.learning.embedding import quick_reader as quick
 from tunetrail.learning.embedding.quick_reader import QuickReader, quick_reader
 from tunetrail.learning.embedding.reader import EmbeddingReader
@@ -61,6 +62,23 @@ def test_vectors_in_float32_are_those_of_the_whole_model(
 
     np.testing.assert_allclose(vectors, expected, atol=2e-6)
     assert reader.identity == ""
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_vectors_do_not_depend_on_the_threads(
+    encoder_folder: Callable[..., str], threads: int
+) -> None:
+    path = encoder_folder("bert")
+    reader = reader_of(settings_of(), path)
+    model = reader.load(path)
+    texts = [f"{text} {number}" for number in range(20) for text in TEXTS]
+
+    with thread_count(1):
+        expected = reader.vectors(model, texts)
+    with thread_count(threads):
+        vectors = reader.vectors(model, texts)
+
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
 
 
 def test_vectors_of_integers_are_near_and_depend_on_no_other_text(
