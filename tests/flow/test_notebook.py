@@ -40,7 +40,7 @@ def executed(
     notebook: Any = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in cells:
-        small = cell.source.replace("limit=500", "limit=60")
+        small = cell.source.replace("limit=800", "limit=60")
         small = small.replace('experiments="quick"', f"**{settings!r}")
         cell.source = small.replace(
             'output_dir="look"',
