@@ -1,13 +1,15 @@
 """Compose a command's configuration: what conf/ says is composed once in a process.
 
 A notebook and a test suite call many commands in one process; Hydra reads thirty files for each of
-them. This module uses Hydra's internals, written for Hydra 1.3, as `tunetrail.sweeps.job_configs`
-does for the jobs of a sweep. tests/unit/cli/test_remembered_configs.py compares all kinds of
-overrides with Hydra's own compositions.
+them. From the second one on, they are remembered. This module uses Hydra's internals, written for
+Hydra 1.3, as `tunetrail.sweeps.job_configs` does for the jobs of a sweep.
+tests/unit/cli/test_remembered_configs.py compares all kinds of overrides with Hydra's own
+compositions.
 """
 
 import contextlib
 import copy
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,7 @@ Memory = dict[tuple[Any, ...], DictConfig]
 # Each is a megabyte or two.
 _MOST_COMPOSITIONS = 8
 _MEMORY: Memory = {}
+_EARLIER_COMMANDS = itertools.count()
 # What Hydra calls the folders that conf/train.yaml adds to conf/.
 _SEARCHED = "hydra.searchpath in main"
 # Overrides of Hydra that make a composition depend on more than conf/.
@@ -42,7 +45,9 @@ def initialized_hydra() -> Iterator[Any]:
     """Initialise Hydra with conf/, and yield the object that composes and runs."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         hydra: Any = GlobalHydra.instance().hydra
-        hydra.config_loader = RememberingLoader(hydra.config_loader, conf_dir(), _MEMORY)
+        # Most processes compose once: they would copy a composition, and never use the original.
+        if next(_EARLIER_COMMANDS) > 0:
+            hydra.config_loader = RememberingLoader(hydra.config_loader, conf_dir(), _MEMORY)
         yield hydra
 
 

@@ -1,5 +1,6 @@
 """What commands are composed of: the same as Hydra's own loader gives, at the first call and later."""
 
+import itertools
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from tunetrail.cli import remembered_configs
 from tunetrail.cli.composition import prepare_hydra
-from tunetrail.cli.remembered_configs import Memory, RememberingLoader
+from tunetrail.cli.remembered_configs import Memory, RememberingLoader, initialized_hydra
 from tunetrail.paths import conf_dir
 
 OVERRIDES = {
@@ -88,6 +90,19 @@ def test_commands_that_differ_in_values_are_composed_once(loaders: Loaders) -> N
 
     # A file of the user's folder isn't remembered.
     assert len(loaders.memory) == 1
+
+
+def test_the_first_command_of_a_process_is_composed_by_hydra_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(remembered_configs, "_EARLIER_COMMANDS", itertools.count())
+
+    remembers = []
+    for _ in range(3):
+        with initialized_hydra() as hydra:
+            remembers.append(isinstance(hydra.config_loader, RememberingLoader))
+
+    assert remembers == [False, True, True]
 
 
 def test_another_folder_and_environment_are_those_of_the_command(
