@@ -127,23 +127,7 @@ def _train(
     # A job that is there stays as it is: its training may have begun.
     if not is_written(folder):
         _say_what_is_monitored(context, monitor, len(split.validation))
-        before_mining = prepared.augmented if builder.are_mined_again(prepared.augmented) else None
-        JobRows(
-            train=prepared.train,
-            validation=split.validation,
-            additional=prepared.additional,
-            before_mining=before_mining,
-            corpus=context.family.validation_corpus(
-                context.settings, split.train, split.validation
-            ),
-        ).write(folder)
-        TrainingJob(
-            model_type=context.model_type,
-            shape=prepared.shape,
-            settings=context.settings,
-            start=start,
-            auto_values=auto_values(context, prepared),
-        ).write(folder)
+        _write_job(context, builder, prepared, start, folder)
 
     def report(metrics: Any, step: int) -> None:
         # Logged first, since the others may end the run by raising `Pruned`.
@@ -188,6 +172,33 @@ def _train(
         step["replayed"] = dict(context.state.replayed)
     costs = {"seconds": measurements["seconds"], "steps": measurements["steps"]}
     context.finish_step("training", step, costs)
+
+
+def _write_job(
+    context: StageContext,
+    builder: TrainRowBuilder,
+    prepared: PreparedRows,
+    start: str,
+    folder: Path,
+) -> None:
+    """Write everything that the training needs into a folder."""
+    split = prepared.split
+    before_mining = prepared.augmented if builder.are_mined_again(prepared.augmented) else None
+    corpus = context.family.validation_corpus(context.settings, split.train, split.validation)
+    JobRows(
+        train=prepared.train,
+        validation=split.validation,
+        additional=prepared.additional,
+        before_mining=before_mining,
+        corpus=corpus,
+    ).write(folder)
+    TrainingJob(
+        model_type=context.model_type,
+        shape=prepared.shape,
+        settings=context.settings,
+        start=start,
+        auto_values=auto_values(context, prepared),
+    ).write(folder)
 
 
 def _say_what_is_monitored(context: StageContext, monitor: Monitor, rows: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select, true
+from sqlalchemy import ColumnElement, Connection, delete, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute
 
 from tunetrail.errors import SessionError, did_you_mean
@@ -307,46 +307,21 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
         return true() if session_id is None else column == session_id
 
     # Four statements and not one join, which would multiply samples, rejections and runs.
-    sample, rejected, run = SampleRow, RejectedSampleRow, TrainingRunRow
-    run_session = TrainingRunSessionRow
     created = (
         select(SessionRow.session_id, SessionRow.created_at)
         .where(is_selected(SessionRow.session_id))
         .order_by(SessionRow.created_at, SessionRow.session_id)
     )
-    shapes = (
-        select(sample.session_id, sample.kind, sample.shape, func.count())
-        .where(is_selected(sample.session_id))
-        .group_by(sample.session_id, sample.kind, sample.shape)
-    )
     rejections = (
-        select(rejected.session_id, func.count())
-        .where(is_selected(rejected.session_id))
-        .group_by(rejected.session_id)
+        select(RejectedSampleRow.session_id, func.count())
+        .where(is_selected(RejectedSampleRow.session_id))
+        .group_by(RejectedSampleRow.session_id)
     )
-    runs = (
-        select(run_session.session_id, run.state, run.reason, run.created_at, run.mlflow_run_id)
-        .join(run, run.id == run_session.training_run_id)
-        .where(is_selected(run_session.session_id))
-        .order_by(run.created_at, run.id)
-    )
-
     with database.reading() as connection:
         sessions = connection.execute(created).all()
-        # Every kind has a count, so that callers needn't ask whether a session has samples of it.
-        counts: dict[str, dict[str, dict[str, int]]] = defaultdict(
-            lambda: {str(kind): {} for kind in sample_kinds()}
-        )
-        for name, kind, shape, count in connection.execute(shapes):
-            counts[name].setdefault(kind, {})[shape] = count
-        rejected_counts = {name: count for name, count in connection.execute(rejections)}
-        last_runs: dict[str, Any] = {}
-        # Ordered by time, so that the last run of each session overwrites the earlier ones.
-        for line in connection.execute(runs):
-            # A run that has begun is known to MLflow; a mistake in its settings ends it before.
-            never_began = line.reason is not None and line.mlflow_run_id is None
-            if not never_began or line.session_id not in last_runs:
-                last_runs[line.session_id] = line
+        rejected = {name: count for name, count in connection.execute(rejections)}
+        shapes = _shapes(connection, is_selected(SampleRow.session_id))
+        last_runs = _last_runs(connection, is_selected(TrainingRunSessionRow.session_id))
 
     summaries = []
     for name, created_at in sessions:
@@ -354,11 +329,48 @@ def summarize(database: DatabaseConnection, session_id: str | None = None) -> li
         summary = SessionSummary(
             session_id=name,
             created_at=created_at,
-            rejected=rejected_counts.get(name, 0),
-            shapes=counts[name],
+            rejected=rejected.get(name, 0),
+            shapes=shapes[name],
             state=NEW if last_run is None else last_run.state,
             reason=None if last_run is None else last_run.reason,
             last_training=None if last_run is None else last_run.created_at,
         )
         summaries.append(summary)
     return summaries
+
+
+def _shapes(
+    connection: Connection, is_selected: ColumnElement[bool]
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Return the number of samples by session, kind and shape."""
+    statement = (
+        select(SampleRow.session_id, SampleRow.kind, SampleRow.shape, func.count())
+        .where(is_selected)
+        .group_by(SampleRow.session_id, SampleRow.kind, SampleRow.shape)
+    )
+    # Every kind has a count, so that callers needn't ask whether a session has samples of it.
+    counts: dict[str, dict[str, dict[str, int]]] = defaultdict(
+        lambda: {str(kind): {} for kind in sample_kinds()}
+    )
+    for name, kind, shape, count in connection.execute(statement):
+        counts[name].setdefault(kind, {})[shape] = count
+    return counts
+
+
+def _last_runs(connection: Connection, is_selected: ColumnElement[bool]) -> dict[str, Any]:
+    """Return the line of the last training run that began, or of the last one, by session."""
+    run, run_session = TrainingRunRow, TrainingRunSessionRow
+    statement = (
+        select(run_session.session_id, run.state, run.reason, run.created_at, run.mlflow_run_id)
+        .join(run, run.id == run_session.training_run_id)
+        .where(is_selected)
+        .order_by(run.created_at, run.id)
+    )
+    last_runs: dict[str, Any] = {}
+    # Ordered by time, so that the last run of each session overwrites the earlier ones.
+    for line in connection.execute(statement):
+        # A run that has begun is known to MLflow; a mistake in its settings ends it before.
+        never_began = line.reason is not None and line.mlflow_run_id is None
+        if not never_began or line.session_id not in last_runs:
+            last_runs[line.session_id] = line
+    return last_runs
