@@ -278,7 +278,7 @@ def test_a_metric_of_a_package_is_scored_with_an_interval(install: Install) -> N
     assert scores.per_example["near"].tolist() == [1, 1, 1, 1, 0, 0]
     assert is_metric("near") and metric_named("near").label == "near answers"
     with pytest.raises(
-        ConfigError, match=r"must hold metrics of score samples, got 'near', which is one of pair"
+        ConfigError, match=r"must name metrics for score samples, got 'near', which is for pair"
     ):
         check_shape(config, "score")
     with pytest.raises(

@@ -60,7 +60,7 @@ def with_signs(overrides: Sequence[str]) -> list[str]:
 
 
 def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the keys and values of what are overrides by their form."""
+    """Return key and value of each argument that has the form of an override."""
     pairs = []
     for override in overrides:
         match = _OVERRIDE.match(override)

@@ -24,7 +24,6 @@ from tunetrail.samples import (
     WEIGHT_COLUMN,
     ColumnType,
     Sample,
-    SampleKind,
     all_shapes,
     column_type,
     holds_turns,
@@ -136,11 +135,6 @@ def plain_records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     names = list(map(str, rows))
     columns = [rows[name].tolist() for name in rows]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def rows_of_kind(rows: pd.DataFrame, kind: SampleKind) -> bool:
-    """Tell whether every row has a shape of that kind."""
-    return all(shape_named(name).kind == kind for name in set(rows["shape"]))
 
 
 def records_of(rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -68,8 +68,8 @@ def check_shape(config: EvaluationConfig, shape: str) -> None:
         shapes = further.metric.shapes
         if shape not in shapes:
             raise ConfigError(
-                f"evaluation.metrics must hold metrics of {shape} samples, got "
-                f"{further.metric.name!r}, which is one of {', '.join(shapes)} samples. "
+                f"evaluation.metrics must name metrics for {shape} samples, got "
+                f"{further.metric.name!r}, which is for {' or '.join(shapes)} samples. "
                 "Leave it out."
             )
 

@@ -64,7 +64,7 @@ def fit_on_ray(arguments: Mapping[str, str]) -> None:
     if ranks % ranks_here:
         # Lightning counts the same number of devices on every machine.
         raise ConfigError(
-            f"trainer.devices must be a multiple of the devices that Ray uses of each machine, got "
+            f"trainer.devices must be a multiple of the devices that Ray uses on each machine, got "
             f"{ranks} with {ranks_here} on {socket.gethostname()}. Set a multiple of {ranks_here}."
         )
 

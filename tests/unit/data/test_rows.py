@@ -6,7 +6,6 @@ from tunetrail.data.rows import (
     records_of,
     rows_digest,
     rows_frame,
-    rows_of_kind,
     rows_of_shapes,
     set_aside_frame,
     shown,
@@ -115,9 +114,8 @@ def test_texts_of_rows_come_in_order_and_leave_out_what_is_no_text() -> None:
     ]
 
 
-def test_rows_of_kind_tells_embedding_rows_from_llm_rows() -> None:
+def test_columns_of_a_frame_are_those_of_its_shapes() -> None:
     rows = rows_frame(llm_samples())
-    assert rows_of_kind(rows, SampleKind.LLM) and not rows_of_kind(rows, SampleKind.EMBEDDING)
     assert content_columns(rows) == ["input", "output", "messages", "tools", "text"]
 
 

@@ -127,7 +127,7 @@ def _version_of_uri(uri: str) -> str:
 def _test_rows_with_twins(
     context: StageContext, lineage: Lineage, prepared: PreparedRows, learnt: RowIds
 ) -> list[int]:
-    """Return the test rows that were learnt from themselves or have a twin that was."""
+    """Return the test rows that were learnt, or that have a twin that was."""
     split = prepared.split
     test_ids = split.test["row_id"].to_numpy(np.int64)
     # A session that is trained on again has compared its own sides already.
