@@ -7,6 +7,10 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	$$python -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 
+# Two workers, each with one half of the tests: what a room's tests share is made in one of them only. Whoever is done takes
+# half of what the other still has.
+PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all test-slow test-faults test-gpu check docs docs-serve bench bench-gpu ui clean
 
@@ -32,16 +36,16 @@ demo: install ## Train, compare and deploy two small models from the sample sess
 	$(VENV)/bin/tunetrail demo
 
 test: install ## Run the tests that take seconds, in two processes
-	$(VENV)/bin/python -m pytest -n 2 -m 'not slow and not processes'
+	$(PYTEST) -m 'not slow and not processes'
 
 test-all: install ## Run these and the tests that start processes, build the package or take longer
-	$(VENV)/bin/python -m pytest -n 2
+	$(PYTEST)
 
 test-slow: install ## Run the tests that train the real models
 	$(VENV)/bin/python -m pytest -m slow
 
 test-faults: install ## Kill commands, hold locks, fill disks, stop PostgreSQL, and print what survived
-	$(VENV)/bin/python -m pytest -n 2 -m slow tests/faults
+	$(PYTEST) -m slow tests/faults
 
 test-gpu: install ## Run the tests that need a GPU; fails on a machine without one
 	TUNETRAIL_REQUIRE_GPU=1 $(VENV)/bin/python -m pytest -m gpu tests/gpu

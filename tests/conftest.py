@@ -238,6 +238,12 @@ def workplace(
 
 
 @pytest.fixture
+def empty_database(workplace: Path, migrated_database: Path) -> None:
+    """`tunetrail.db` in the workplace, where commands look for it, with all tables and no row."""
+    shutil.copy(migrated_database, workplace / "tunetrail.db")
+
+
+@pytest.fixture
 def call_main(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> CallMain:

@@ -13,6 +13,8 @@ from tunetrail.learning.tokens.chat import label_record
 from tunetrail.samples import Sample, SampleKind
 from tunetrail.stores.database.manager import DatabaseManager
 
+pytestmark = pytest.mark.usefixtures("empty_database")
+
 CALL = {"name": "weather", "arguments": '{"town": "Oslo"}'}
 WITH_CALL = [
     {"role": "user", "content": "Weather in Oslo?"},

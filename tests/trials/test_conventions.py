@@ -12,6 +12,8 @@ from tunetrail.errors import SampleError
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database.manager import DatabaseManager, RejectedSample
 
+pytestmark = pytest.mark.usefixtures("empty_database")
+
 URL = "sqlite:///tunetrail.db"
 
 

@@ -17,6 +17,8 @@ from tunetrail.data.twins.duplicates import cluster_keys
 from tunetrail.samples import Sample, SampleKind
 from tunetrail.stores.database.manager import DatabaseManager
 
+pytestmark = pytest.mark.usefixtures("empty_database")
+
 ACCEPTED = ({"feedback": "up"}, {"annotation": {"rating": 1}}, {"isUpvoted": True}, {"rating": 5})
 REJECTED = (
     {"feedback": {"rating": "thumbsDown"}},

@@ -11,6 +11,8 @@ from tunetrail.data.conversations.front_ends import without_front_ends
 from tunetrail.samples import BrokenRow, Sample, SampleKind, SourceRow
 from tunetrail.stores.database.manager import DatabaseManager
 
+pytestmark = pytest.mark.usefixtures("empty_database")
+
 QUESTION = "How do I reset the password of my account?"
 
 

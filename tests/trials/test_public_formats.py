@@ -12,6 +12,8 @@ from tests.commands import CallMain
 from tunetrail.samples import SampleKind
 from tunetrail.stores.database.manager import DatabaseManager
 
+pytestmark = pytest.mark.usefixtures("empty_database")
+
 ROWS = 12
 Content = dict[str, Any]
 

@@ -6,6 +6,8 @@ from tests.commands import CallMain
 from tunetrail.cli.output import take_value
 from tunetrail.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("empty_database")
+
 ROWS = [{"anchor": f"question {n}", "positive": f"answer {n}"} for n in range(3)]
 
 
