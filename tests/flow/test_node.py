@@ -483,11 +483,10 @@ def test_execute_wants_one_shape_of_a_session_with_several(
 
     check_failed(settings, database, "must all have one shape")
     settings.embedding.shape = "pair"
-    steps = node(settings, database).execute({"session_id": "s1", "model_type": "embedding"})[
-        "results"
-    ]["steps"]
+    request = {"session_id": "s1", "model_type": "embedding"}
+    prepared = node(settings, database).prepare(request, workplace / "prepared")
 
-    assert steps["validation"]["embedding"]["rows_in"] == 48
+    assert prepared.rows_in == 48
 
     settings.embedding.shape = "score"
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,8 +33,7 @@ from tunetrail.pipeline.jobs import (
 )
 
 
-@pytest.fixture
-def settings(tiny_embedding_model: str, tiny_language_model: str, tmp_path: Path) -> Settings:
+def six_steps(embedding_model: str, language_model: str) -> Settings:
     """Six steps, with negatives mined again after every second."""
     training = TrainingConfig(
         batch_size=8,
@@ -47,11 +47,37 @@ def settings(tiny_embedding_model: str, tiny_language_model: str, tmp_path: Path
     return Settings(
         preparation=PreparationConfig(cache_gigabytes=0.0),
         feature_engineering=FeatureEngineeringConfig(hard_negatives=mining),
-        embedding=EmbeddingConfig(model=tiny_embedding_model, training=training),
+        embedding=EmbeddingConfig(model=embedding_model, training=training),
         llm=LanguageModelConfig(
-            model=tiny_language_model, training=training, adapter=AdapterConfig(rank=2, alpha=4)
+            model=language_model, training=training, adapter=AdapterConfig(rank=2, alpha=4)
         ),
     )
+
+
+@pytest.fixture
+def settings(tiny_embedding_model: str, tiny_language_model: str) -> Settings:
+    """Settings that the test may change."""
+    return six_steps(tiny_embedding_model, tiny_language_model)
+
+
+@pytest.fixture(scope="module")
+def finished_fit(
+    tmp_path_factory: pytest.TempPathFactory, tiny_embedding_model: str, tiny_language_model: str
+) -> tuple[Path, dict[str, Any]]:
+    """The folder of a fit job that nothing has interrupted, and its measurements."""
+    settings = six_steps(tiny_embedding_model, tiny_language_model)
+    folder = write_job(tmp_path_factory.mktemp("finished") / "fit", settings)
+    return folder, run_fit_job(folder)
+
+
+@pytest.fixture(scope="module")
+def finished_fold(
+    tmp_path_factory: pytest.TempPathFactory, tiny_embedding_model: str, tiny_language_model: str
+) -> tuple[Path, Scores]:
+    """The folder of a fold job that nothing has interrupted, and its scores."""
+    settings = six_steps(tiny_embedding_model, tiny_language_model)
+    folder = write_job(tmp_path_factory.mktemp("finished") / "fold-1", settings)
+    return folder, run_fold_job(folder)
 
 
 def weights(folder: Path) -> str:
@@ -118,9 +144,10 @@ def test_fit_job_gives_the_same_weights_in_a_process_of_its_own(
     assert again["history"]["train/loss"] == measurements["history"]["train/loss"]
 
 
-def test_fit_job_that_is_done_is_not_done_again(settings: Settings, tmp_path: Path) -> None:
-    folder, steps = write_job(tmp_path / "fit", settings), Steps()
-    measurements = run_fit_job(folder)
+def test_fit_job_that_is_done_is_not_done_again(
+    finished_fit: tuple[Path, dict[str, Any]],
+) -> None:
+    (folder, measurements), steps = finished_fit, Steps()
 
     again = run_fit_job(folder, steps)
 
@@ -129,9 +156,10 @@ def test_fit_job_that_is_done_is_not_done_again(settings: Settings, tmp_path: Pa
     assert not (folder / "checkpoints").exists()
 
 
-def test_fit_job_goes_on_from_where_it_was_interrupted(settings: Settings, tmp_path: Path) -> None:
-    undisturbed, interrupted = (write_job(tmp_path / name, settings) for name in ("a", "b"))
-    run_fit_job(undisturbed)
+def test_fit_job_goes_on_from_where_it_was_interrupted(
+    settings: Settings, tmp_path: Path, finished_fit: tuple[Path, dict[str, Any]]
+) -> None:
+    interrupted = write_job(tmp_path / "fit", settings)
     with pytest.raises(SystemExit):
         run_fit_job(interrupted, Steps(last=3))
 
@@ -139,7 +167,7 @@ def test_fit_job_goes_on_from_where_it_was_interrupted(settings: Settings, tmp_p
     run_fit_job(interrupted, steps)
 
     assert steps.seen == [4, 5, 6]
-    assert weights(interrupted) == weights(undisturbed)
+    assert weights(interrupted) == weights(finished_fit[0])
 
 
 def test_fit_job_logs_to_the_loggers_that_its_settings_name(
@@ -189,14 +217,16 @@ def test_fit_job_says_where_its_model_cannot_be_written(settings: Settings, tmp_
         run_fit_job(folder)
 
 
-@pytest.mark.parametrize("model_type", ["embedding", "llm"])
+@pytest.mark.parametrize(
+    "model_type", ["embedding", pytest.param("llm", marks=pytest.mark.processes)]
+)
 def test_fold_job_goes_on_from_where_it_was_interrupted(
-    settings: Settings, tmp_path: Path, model_type: str
+    settings: Settings, tmp_path: Path, finished_fold: tuple[Path, Scores], model_type: str
 ) -> None:
-    undisturbed, interrupted = (
-        write_job(tmp_path / name, settings, model_type) for name in ("a", "b")
-    )
-    scores = run_fold_job(undisturbed)
+    interrupted = write_job(tmp_path / "interrupted", settings, model_type)
+    scores = finished_fold[1]
+    if model_type == "llm":
+        scores = run_fold_job(write_job(tmp_path / "undisturbed", settings, model_type))
     with pytest.raises(SystemExit):
         run_fold_job(interrupted, Steps(last=3))
 
@@ -207,9 +237,8 @@ def test_fold_job_goes_on_from_where_it_was_interrupted(
     assert steps.seen == [4, 5, 6]
 
 
-def test_fold_job_keeps_its_scores_and_not_its_model(settings: Settings, tmp_path: Path) -> None:
-    folder, steps = write_job(tmp_path / "fold-1", settings), Steps()
-    scores = run_fold_job(folder)
+def test_fold_job_keeps_its_scores_and_not_its_model(finished_fold: tuple[Path, Scores]) -> None:
+    (folder, scores), steps = finished_fold, Steps()
 
     again = run_fold_job(folder, steps)
 

@@ -311,12 +311,16 @@ def test_report_of_any_text_is_well_formed(any_text: str, markup: str) -> None:
     "text", ["x" * 200_000, '"' * 200_000, "\0\ud800" * 100_000, "word <b> " * 40_000]
 )
 def test_report_stays_short_whatever_the_texts(text: str) -> None:
-    many = [(row_id, "duplicate", text, text[::-1]) for row_id in range(300)]
-    frame = set_aside_frame("cleaning", many)
+    duplicates = [(row_id, "duplicate", text, None) for row_id in range(300)]
+    changed = [(row_id, "markup", text, text[::-1]) for row_id in range(300)]
     labels = {f"label {index}": index for index in range(10_000)}
     base = hostile_section(text)
     section = replace(
-        base, findings=base.findings * 9, set_aside=frame, changes=frame, labels=labels
+        base,
+        findings=base.findings * 9,
+        set_aside=set_aside_frame("cleaning", duplicates),
+        changes=set_aside_frame("cleaning", changed),
+        labels=labels,
     )
 
     report = page(section)
