@@ -1,11 +1,14 @@
 """A workplace with registered versions of a tiny model, for tests of what moves root."""
 
+import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
+from sentence_transformers import SentenceTransformer
 
 from tunetrail.config import TrackingConfig
 from tunetrail.deployment.flavors import EmbeddingFlavor
@@ -23,6 +26,12 @@ from tunetrail.stores.tracking.tracker import Tracker
 PROMOTE = Decision(promote=True, reason="better")
 REFUSE = Decision(promote=False, reason="not better")
 WAIT = Decision(promote=False, reason="better", waiting=True)
+
+
+@cache
+def _base_model(folder: str) -> SentenceTransformer:
+    """Load a base model once: a copy takes a fifth of the time."""
+    return load_embedding_model(folder).eval()
 
 
 @dataclass(kw_only=True)
@@ -67,7 +76,7 @@ class Workplace:
 
     def candidate(self, seed: int) -> Candidate:
         """Return a model whose weights differ from those of every other seed."""
-        model = load_embedding_model(self.base).eval()
+        model = copy.deepcopy(_base_model(self.base))
         with torch.no_grad():
             next(model.parameters()).add_(0.01 * seed)
 

@@ -472,6 +472,7 @@ def test_root_refuses_bad_versions_in_one_line(
     assert place.lines() == [("1", "promoted", None)]
 
 
+@pytest.mark.processes
 def test_reading_root_imports_neither_mlflow_nor_torch(place: Workplace, workplace: Path) -> None:
     place.train(1)
     program = (

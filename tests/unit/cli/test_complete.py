@@ -145,6 +145,7 @@ def test_complete_prints_meanings_for_zsh_and_fish(call_main: CallMain) -> None:
     assert printed.startswith("seed=\tSeed of every random number:")
 
 
+@pytest.mark.processes
 def test_complete_imports_nothing_slow(workplace: Path) -> None:
     heavy = {"hydra", "mlflow", "omegaconf", "sqlalchemy", "torch", "pandas", "numpy"}
     code = (

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tunetrail.config import TrackingConfig
 from tunetrail.stores.tracking.tracker import Tracker
 
 
+@pytest.mark.processes
 def test_doctor_of_a_local_store_waits_for_no_library(
     workplace: Path, _tracking_template: Path
 ) -> None:

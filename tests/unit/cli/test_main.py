@@ -25,6 +25,7 @@ HEAVY = (
 )
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -49,6 +50,7 @@ def test_main_imports_nothing_heavy_before_it_is_needed(arguments: list[str]) ->
     assert done.stdout.splitlines()[-1] == ""
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "command", ["ingest", "sessions", "runs", "show", "sweep", "serve", "export", "ui"]
 )
@@ -169,6 +171,7 @@ def test_main_leaves_the_signals_as_they_were(call_main: CallMain) -> None:
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
+@pytest.mark.processes
 def test_module_is_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tunetrail", "zzz"], capture_output=True, text=True, check=False
@@ -207,6 +210,7 @@ def test_main_ends_with_the_code_of_the_signal(
     assert process.returncode == exit_code and b"Traceback" not in printed
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("signal_number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )

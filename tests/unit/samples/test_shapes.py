@@ -64,6 +64,7 @@ def test_register_shape_refuses_a_name_or_a_column_that_is_taken():
     assert "grade" not in {shape.name for shape in all_shapes()}
 
 
+@pytest.mark.processes
 def test_a_registered_kind_takes_its_shapes_to_another_process():
     program = """
 import pickle, sys

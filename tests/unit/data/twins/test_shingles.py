@@ -49,6 +49,7 @@ def test_normalized_folds_case_space_and_punctuation(text: str, expected: str) -
     assert normalized(text) == expected
 
 
+@pytest.mark.processes
 def test_hashes_are_the_same_in_every_process() -> None:
     code = (
         "from tunetrail.data.twins.shingles import *; "
