@@ -73,6 +73,20 @@ def loaders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaders]:
             yield Loaders(hydra, ours, memory, conf, home)
 
 
+def test_the_first_command_of_a_process_is_composed_by_hydra_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Before the loaders of the other tests are there: Hydra is initialised once at a time.
+    monkeypatch.setattr(remembered_configs, "_EARLIER_COMMANDS", itertools.count())
+
+    remembers = []
+    for _ in range(3):
+        with initialized_hydra() as hydra:
+            remembers.append(isinstance(hydra.config_loader, RememberingLoader))
+
+    assert remembers == [False, True, True]
+
+
 @pytest.mark.parametrize("overrides", OVERRIDES.values(), ids=OVERRIDES)
 def test_a_command_is_composed_as_by_hydra(loaders: Loaders, overrides: list[str]) -> None:
     expected = loaders.expected(*overrides)
@@ -90,19 +104,6 @@ def test_commands_that_differ_in_values_are_composed_once(loaders: Loaders) -> N
 
     # A file of the user's folder isn't remembered.
     assert len(loaders.memory) == 1
-
-
-def test_the_first_command_of_a_process_is_composed_by_hydra_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(remembered_configs, "_EARLIER_COMMANDS", itertools.count())
-
-    remembers = []
-    for _ in range(3):
-        with initialized_hydra() as hydra:
-            remembers.append(isinstance(hydra.config_loader, RememberingLoader))
-
-    assert remembers == [False, True, True]
 
 
 def test_another_folder_and_environment_are_those_of_the_command(
