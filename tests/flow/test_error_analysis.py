@@ -78,7 +78,6 @@ def test_a_broken_source_is_the_weakest_slice(settings: Settings, tmp_path: Path
     assert set(table["source"]) == {"crawl", "manual"} and table["price"].dtype == "float64"
 
 
-@pytest.mark.processes
 def test_labels_that_are_mixed_up_are_counted(settings: Settings, tmp_path: Path) -> None:
     rows = [
         {"text": text, "label": label}

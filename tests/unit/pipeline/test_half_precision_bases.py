@@ -54,8 +54,8 @@ def trained(folder: Path, model_type: str, base: str) -> tuple[str, dict[str, to
     ("model_type", "dtype"),
     [
         ("embedding", torch.bfloat16),
-        pytest.param("embedding", torch.float16, marks=pytest.mark.processes),
-        pytest.param("llm", torch.bfloat16, marks=pytest.mark.processes),
+        ("embedding", torch.float16),
+        ("llm", torch.bfloat16),
         ("llm", torch.float16),
     ],
 )

@@ -217,9 +217,7 @@ def test_fit_job_says_where_its_model_cannot_be_written(settings: Settings, tmp_
         run_fit_job(folder)
 
 
-@pytest.mark.parametrize(
-    "model_type", ["embedding", pytest.param("llm", marks=pytest.mark.processes)]
-)
+@pytest.mark.parametrize("model_type", ["embedding", "llm"])
 def test_fold_job_goes_on_from_where_it_was_interrupted(
     settings: Settings, tmp_path: Path, finished_fold: tuple[Path, Scores], model_type: str
 ) -> None:

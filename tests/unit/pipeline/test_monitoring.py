@@ -101,15 +101,8 @@ def contradicting_rows(path: str, center: float) -> tuple[pd.DataFrame, pd.DataF
     return score_rows(center - spread), score_rows(center + spread)
 
 
-@pytest.mark.parametrize(
-    ("model_type", "averaging"),
-    [
-        ("embedding", "ema"),
-        ("llm", "none"),
-        pytest.param("embedding", "none", marks=pytest.mark.processes),
-        pytest.param("llm", "ema", marks=pytest.mark.processes),
-    ],
-)
+@pytest.mark.parametrize("averaging", ["none", "ema"])
+@pytest.mark.parametrize("model_type", ["embedding", "llm"])
 def test_the_metric_of_a_validation_is_that_of_the_evaluation(
     tiny_embedding_model: str,
     tiny_language_model: str,
