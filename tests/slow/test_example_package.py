@@ -105,7 +105,8 @@ def test_a_training_uses_format_loss_metric_augmentation_and_callback(
         *("cross_validation=off", "gate=point", "gate.minimum_improvement=-10"),
         *("cleaning.near_duplicate_similarity=0", "split.near_duplicate_similarity=0"),
         *("evaluation.bootstrap_samples=100", "evaluation.metrics=[near_answers]"),
-        *("evaluation.extensions.near_answers.cosine=0.9", "embedding.loss=cosine_hinge"),
+        *("evaluation.extensions.near_answers.cosine=0.9", "gate.metric=near_answers"),
+        "embedding.loss=cosine_hinge",
         *("embedding.extensions.cosine_hinge.margin=0.3", "augmentation.methods=[politeness]"),
         *("augmentation.extensions.politeness.phrases=[kindly]", "callbacks=stop_below"),
         "trainer.callbacks.stop_below.loss=1000",
@@ -115,6 +116,8 @@ def test_a_training_uses_format_loss_metric_augmentation_and_callback(
     assert ingested["added"] == 160
     assert steps["augmentation"]["methods"]["politeness"]["added"] > 0
     assert 0 <= steps["evaluation"]["candidate"]["metrics"]["near_answers"] <= 1
+    assert steps["comparison"]["metric"] == "near_answers"
+    assert steps["deployment"]["reason"].startswith("near_answers: improvement")
     # The callback's threshold is far above every loss: it ends the training after its first step.
     assert steps["training"]["steps"] == 1
     client = client_of(f"sqlite:///{workplace}/mlflow.db")

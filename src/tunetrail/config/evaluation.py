@@ -1,6 +1,7 @@
 """Settings of the evaluation: cross-validation, the comparison with root, and the gate."""
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from tunetrail.config.checks import (
     options_setting,
     setting,
 )
+from tunetrail.config.training import AUTO
 from tunetrail.config.typed_options import check_names, options_of
 from tunetrail.extensions import METRICS as INSTALLED_METRICS
 
@@ -118,7 +120,7 @@ class EvaluationConfig:
 
     metrics: list[str] = choices_setting(point=INSTALLED_METRICS)
     """Further metrics, of installed packages, that models are scored by. Each is computed for the
-    models that it fits, with its interval; the primary metric stays what it is."""
+    models that it fits, with its interval; `gate.metric` names the one that decides."""
 
     extensions: dict[str, dict[str, Any]] = options_setting(INSTALLED_METRICS)
     """Options of these metrics, by metric and option, as in
@@ -170,9 +172,19 @@ class EvaluationConfig:
             )
 
 
+def _is_metric_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w*", value) is not None
+
+
 @dataclass(kw_only=True)
 class GateConfig:
     """When the alias root moves to the candidate."""
+
+    metric: str = setting(
+        AUTO, Rule("auto or the name of a metric, such as recall_at_1", _is_metric_name)
+    )
+    """Metric that candidates are compared by, such as `mrr_at_10`, or one of `evaluation.metrics`.
+    It must have a value for each test row; `auto` is the first metric of the samples' shape."""
 
     # Below 0 is allowed: it tolerates a candidate that is slightly worse.
     minimum_improvement: float = setting(0.0, Rule("finite", math.isfinite))

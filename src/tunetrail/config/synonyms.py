@@ -111,6 +111,7 @@ _GUESSES_BY_KEY = {
     "evaluation.bootstrap_samples": "n_bootstrap bootstrap n_resamples num_bootstrap",
     "evaluation.confidence": "confidence_level",
     "evaluation.generation.max_new_tokens": "max_completion_length",
+    "gate.metric": "primary_metric decision_metric promotion_metric",
     "gate.minimum_improvement": "min_delta min_improvement early_stopping_threshold",
     "tracking.uri": "mlflow_uri tracking_uri mlflow.tracking_uri mlflow_tracking_uri",
     "tracking.experiment": "experiment_name project project_name wandb_project wandb.project",

@@ -280,9 +280,9 @@ class TrainingConfig:
 
     monitor: str = setting(AUTO, Rule("auto, or val/ and the name of a metric", _is_monitor))
     """Metric of the validation rows that chooses the weights and stops the training early. `auto`
-    is the metric by which models are compared (`val/ndcg_at_10`, `val/spearman`,
-    `val/bits_per_byte`, `val/preference_accuracy`, by shape), or `val/loss` if the validation rows
-    are too few for it; `val/loss` can be asked for as well."""
+    is the metric by which models are compared (`gate.metric`, or by shape `val/ndcg_at_10`,
+    `val/spearman`, `val/bits_per_byte`, `val/preference_accuracy`), or `val/loss` if the validation
+    rows are too few for it; `val/loss` can be asked for as well."""
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimizer and its constants."""

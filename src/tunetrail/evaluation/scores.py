@@ -88,6 +88,29 @@ class Scores:
         """Return the primary metric on each resample: [resamples, examples] to [resamples]."""
         return metric_named(self.metric).statistic(self.per_example, indices)
 
+    def judged_by(self, metric: str) -> "Scores":
+        """Return the scores with another primary metric, of which each example has a value.
+
+        Raises:
+            SampleError: It isn't computed of these examples, or not of all.
+        """
+        if metric == self.metric:
+            return self
+        if metric not in self.metrics or metric not in self.per_example:
+            raise SampleError(
+                f"gate.metric must be a metric of these rows ({', '.join(self.metrics)}), got "
+                f"{metric!r}. Choose one of them."
+            )
+
+        missing = int(np.count_nonzero(np.isnan(self.per_example[metric])))
+        if missing:
+            raise SampleError(
+                f"gate.metric must have a value for each scored row, got {metric!r} without one for "
+                f"{missing} of {self.examples}. Choose another metric, or remove these rows."
+            )
+        metrics = {metric: self.metrics[metric], **self.metrics}
+        return dataclasses.replace(self, metric=metric, metrics=metrics)
+
     def table(self) -> pd.DataFrame:
         """Return one line per example: `row_id` and `cluster` if known, then its values by name."""
         identity = {"row_id": self.row_ids, "cluster": self.clusters}

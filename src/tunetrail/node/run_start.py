@@ -5,7 +5,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tunetrail.config import Settings, name_of_sessions
+from tunetrail.config import AUTO, Settings, name_of_sessions
+from tunetrail.config.checks import check
 from tunetrail.deployment.export import check_model_dir
 from tunetrail.node.dead_processes import (
     end_dead_tracked_runs,
@@ -43,6 +44,13 @@ def check_trainable(
     summaries = summaries_of(database, session_ids)
     model_type = trained_model_type(summaries, model_type)
     families = requested_families(model_type)
+    check(
+        len(families) == 1 or settings.gate.metric == AUTO,
+        "gate.metric",
+        f"{AUTO} for several model types, whose rows have no metric in common",
+        settings.gate.metric,
+        f"Train one of them, such as model_type={families[0].name}.",
+    )
     check_sessions(settings, summaries, families)
     check_devices(settings, families)
     check_callbacks(settings, families)

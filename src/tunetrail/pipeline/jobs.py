@@ -288,7 +288,7 @@ def score_held_out_rows(
     rows = read_rows(folder / _VALIDATION)
     held_out = family.scorable_rows(settings, learner, [model], rows)
     corpus = _corpus(folder)
-    scores = family.score(learner, model, records_of(held_out), corpus, settings.evaluation)
+    scores = family.gate_scores(settings, learner, model, records_of(held_out), corpus)
     return scores.of_side(len(rows))
 
 

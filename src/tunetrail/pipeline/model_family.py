@@ -14,12 +14,14 @@ import pandas as pd
 
 from tunetrail.cache import ResultCache
 from tunetrail.config import (
+    AUTO,
     EvaluationConfig,
     ModelSection,
     Settings,
 )
 from tunetrail.data.lengths import TokenCounter
 from tunetrail.data.rows import records_of
+from tunetrail.data.splits import Split
 from tunetrail.errors import SampleError
 from tunetrail.evaluation.scores import Scores
 from tunetrail.learning.models.catalog import (
@@ -33,6 +35,7 @@ from tunetrail.pipeline.monitoring import (
     MetricNames,
     Monitors,
     choose_monitor,
+    gate_metric_first,
 )
 from tunetrail.pipeline.scoring import (
     draw_by_content,
@@ -45,6 +48,9 @@ if TYPE_CHECKING:
     from tunetrail.learning.learner import Learner
 
 logger = logging.getLogger(__name__)
+
+# Rows by which it is found out which metrics the rows of a session give.
+_ROWS_WITH_METRICS = 200
 
 Record = Mapping[str, Any]
 Vectors = npt.NDArray[np.float32]
@@ -231,6 +237,65 @@ class ModelFamily:
             return train.head(0)
         return draw_by_content(self.corpus(train, train.head(0)), len(validation))
 
+    def gate_scores(
+        self,
+        settings: Settings,
+        learner: Any,
+        model: Any,
+        records: Sequence[Record],
+        corpus: Sequence[Record],
+        *,
+        only_primary: bool = False,
+    ) -> Scores:
+        """Return the scores of a model with the gate's metric as the primary one.
+
+        Args:
+            settings: All that can be set.
+            learner: Applies the model.
+            model: The model.
+            records: The held-out records.
+            corpus: The records that these are ranked against in addition.
+            only_primary: Whether metrics may be left out that take more than the primary one.
+
+        Raises:
+            SampleError: The records have no scores, or not of the gate's metric.
+        """
+        chosen, score = settings.gate.metric, self.score
+        # Another metric may be one of those that are left out.
+        if only_primary and chosen == AUTO and self.score_primary is not None:
+            score = self.score_primary
+        scores = score(learner, model, records, corpus, settings.evaluation)
+        return scores if chosen == AUTO else scores.judged_by(chosen)
+
+    def check_metrics(self, settings: Settings, split: Split) -> None:
+        """Raise `ConfigError` if the rows of a split don't give the metrics that are asked for."""
+        train = split.train
+        if settings.gate.metric != AUTO:
+            drawn = train.sample(min(len(train), _ROWS_WITH_METRICS), random_state=0)
+            self.metric_names(settings, str(train["shape"].iloc[0]), records_of(drawn))
+        self.monitor_of(settings, train, split.validation)
+
+    def metric_names(
+        self, settings: Settings, shape: str, records: Sequence[Record]
+    ) -> Sequence[str]:
+        """Return the metrics that records are scored by, the one that decides at the gate first.
+
+        Args:
+            settings: All that can be set.
+            shape: The shape of the records.
+            records: Two records or more.
+
+        Returns:
+            The names; none if only the scores tell them.
+
+        Raises:
+            ConfigError: The gate can't decide by the metric that is asked for.
+        """
+        if self.metrics is None:
+            return []
+        names = self.metrics(shape, records, settings.evaluation)
+        return gate_metric_first(names, settings.gate.metric, shape, settings.evaluation)
+
     def monitor_of(
         self, settings: Settings, train: pd.DataFrame, validation: pd.DataFrame
     ) -> Monitor:
@@ -257,10 +322,22 @@ class ModelFamily:
         Raises:
             ConfigError: The rows don't give the metric that is asked for.
         """
+        monitors = self.monitors_by_gate(settings, shape, validation, corpus)
         chosen = self.section(settings).training.monitor
-        return choose_monitor(
-            self.monitors, chosen, self.name, shape, validation, corpus, settings.evaluation
-        )
+        return choose_monitor(monitors, chosen, self.name, shape, len(validation))
+
+    def monitors_by_gate(
+        self,
+        settings: Settings,
+        shape: str,
+        validation: Sequence[Record],
+        corpus: Sequence[Record],
+    ) -> list[Monitor]:
+        """Return what validation rows can be monitored by, the gate's metric first."""
+        if self.monitors is None:
+            return []
+        monitors = self.monitors(shape, validation, corpus, settings.evaluation)
+        return sorted(monitors, key=lambda monitor: monitor.metric != settings.gate.metric)
 
     def chosen_shapes(self, settings: Settings) -> tuple[str, ...]:
         """Return the shapes of the samples that the settings choose; an empty tuple means all."""

@@ -10,8 +10,9 @@ from tunetrail.config import AUTO, EvaluationConfig
 from tunetrail.errors import ConfigError, did_you_mean
 from tunetrail.evaluation.further_metrics import FurtherMetric, metrics_of_vectors
 from tunetrail.evaluation.language_scores import language_scores, preference_scores, verdict_scores
-from tunetrail.evaluation.metrics import metric_named
+from tunetrail.evaluation.metrics import answer_metrics_of, metric_named
 from tunetrail.evaluation.scoring import distinguishing_metrics, score_embedding
+from tunetrail.extensions import METRICS as INSTALLED_METRICS
 from tunetrail.learning.tokens.chat import is_judged, is_preference
 from tunetrail.learning.tokens.prompts import DOCUMENT, QUERY
 from tunetrail.learning.training.monitored import Monitor
@@ -25,6 +26,9 @@ records are too few."""
 MetricNames = Callable[[str, Sequence[Record], EvaluationConfig], Sequence[str]]
 """Takes the shape, two records of it or more, and the settings of the evaluation; returns the names
 of the metrics that records of this kind are scored by, the primary one first."""
+
+# Of vectors that are all the same, so that a model that has lost everything would win.
+_BEST_WHEN_COLLAPSED = ("alignment",)
 
 
 def embedding_monitors(
@@ -96,37 +100,68 @@ def language_model_metrics(
     return list(scores.metrics)
 
 
+def gate_metric_first(
+    metrics: Sequence[str], chosen: str, shape: str, config: EvaluationConfig
+) -> list[str]:
+    """Return the metrics with the one that the gate decides by in front.
+
+    Args:
+        metrics: The metrics of rows, the primary one first.
+        chosen: `gate.metric`.
+        shape: The shape of the rows.
+        config: The settings of the evaluation.
+
+    Raises:
+        ConfigError: The rows don't give the chosen metric, or not a value for each of them.
+    """
+    primary, *further = metrics
+    known = [AUTO, primary, *filter(_can_decide, further)]
+    if chosen in known:
+        return sorted(metrics, key=lambda name: name != chosen)
+
+    way_out = did_you_mean(chosen, known)
+    if chosen in INSTALLED_METRICS.names() and chosen not in config.metrics:
+        way_out = f" Add it to evaluation.metrics: evaluation.metrics=[{chosen}]."
+    elif answer_metrics_of([chosen]):
+        way_out = " It is computed of written answers, and not every row has one."
+    raise ConfigError(
+        f"gate.metric must be a metric that has a value for each {shape} row "
+        f"({', '.join(known)}), got {chosen!r}.{way_out}"
+    )
+
+
+def _can_decide(name: str) -> bool:
+    """Tell whether a metric can decide: each row has a value that no other row has a part in."""
+    metric = metric_named(name)
+    return metric.per_example and metric.optimism is None and name not in _BEST_WHEN_COLLAPSED
+
+
 def choose_monitor(
-    monitors: Monitors | None,
+    monitors: Sequence[Monitor],
     chosen: str,
     model_type: str,
     shape: str,
-    records: Sequence[Record],
-    corpus: Sequence[Record],
-    config: EvaluationConfig,
+    rows: int,
 ) -> Monitor:
     """Return what a training monitors.
 
     Args:
-        monitors: Returns the metrics of the family; None if it has none but `val/loss`.
+        monitors: What the validation rows give, the first for `auto`; empty for `val/loss` alone.
         chosen: `training.monitor`.
         model_type: The family's name, for messages.
         shape: The shape of the rows that the model is judged by.
-        records: The validation rows.
-        corpus: The records that these are ranked against in addition.
-        config: The settings of the evaluation.
+        rows: Number of the validation rows.
 
     Raises:
         ConfigError: The rows don't give the metric that is asked for.
     """
-    of_family = monitors(shape, records, corpus, config) if monitors else ()
-    by_key = {monitor.key: monitor for monitor in (*of_family, Monitor())}
+    by_key = {monitor.key: monitor for monitor in (*monitors, Monitor())}
     if chosen == AUTO:
         return next(iter(by_key.values()))
 
     if chosen not in by_key:
         raise ConfigError(
-            f"{model_type}.training.monitor must be {AUTO} or a metric that the {len(records)} "
+            f"{model_type}.training.monitor must be {AUTO} or a metric that the {rows} "
             f"validation rows of the shape {shape} give ({', '.join(by_key)}), got {chosen!r}."
             f"{did_you_mean(chosen, list(by_key))}"
         )

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tunetrail.config import AUTO, EvaluationConfig, Settings, checked_session_ids
+from tunetrail.config import AUTO, Settings, checked_session_ids
 from tunetrail.config.checks import check
 from tunetrail.data.rows import records_of, rows_of_shapes
 from tunetrail.errors import ConfigError, SampleError, did_you_mean
@@ -73,15 +73,15 @@ def check_objective(
     # Shape and metrics of samples that aren't there are found out by the first job.
     shape = str(records[0]["shape"]) if records else ""
     metrics: Sequence[str] = ()
-    if family.metrics is not None and len(records) > 1:
-        metrics = family.metrics(shape, records, settings.evaluation)
+    if len(records) > 1:
+        metrics = family.metric_names(settings, shape, records)
 
     objectives = []
     for name in settings.sweep.objective_names:
         if name == AUTO:
             validation_rows = _expected_validation_rows(settings, summaries, family)
             validation, corpus = records[:validation_rows], records[validation_rows:]
-            name = _primary_metric(family, shape, validation, corpus, settings.evaluation)
+            name = _primary_metric(family, settings, shape, validation, corpus)
         objectives.append(_checked(name, settings, shape, metrics))
     _warn_of_idle_folds(settings, objectives)
     return tuple(objectives)
@@ -146,23 +146,25 @@ def _expected_validation_rows(
 
 def _primary_metric(
     family: ModelFamily,
+    settings: Settings,
     shape: str,
     validation: Sequence[dict[str, Any]],
     corpus: Sequence[dict[str, Any]],
-    config: EvaluationConfig,
 ) -> str:
     """Return the metric that the gate will decide by, or the loss if there is no room for it.
 
     Args:
         family: The family.
+        settings: What all jobs have in common.
         shape: The shape of the records.
         validation: As many records as the validation side will have.
         corpus: Records among which these are ranked.
-        config: The settings of the evaluation.
     """
-    monitors = family.monitors(shape, validation, corpus, config) if family.monitors else ()
+    monitors = family.monitors_by_gate(settings, shape, validation, corpus)
     if monitors:
-        return monitors[0].metric
+        # More metrics are scored after a training than can be monitored in it.
+        chosen = settings.gate.metric
+        return monitors[0].metric if chosen == AUTO else chosen
 
     logger.warning(
         "sweep.objective: jobs are compared by %s, as some %d validation rows can't tell models "

@@ -162,7 +162,7 @@ class FamilyPlanner:
         records = [record for side in sides for record in records_of(side)]
         learner = self._learner(str(split.train["shape"].iloc[0]))
         learner.check(base.path, records, partial(models.load, self.family))
-        self.family.monitor_of(self.settings, split.train, split.validation)
+        self.family.check_metrics(self.settings, split)
 
     def _learnt_rows(self, split: Split) -> pd.DataFrame:
         """Return as many rows as a training learns from, added ones and negatives included."""

@@ -20,7 +20,7 @@ def check_room(context: StageContext, prepared: PreparedRows) -> None:
     models that generate text: their primary metric mostly has no best value, and what they are
     scored on depends on both models.
     """
-    family, config = context.family, context.settings.evaluation
+    family, settings = context.family, context.settings
     if family.encode is None or family.scorable is not None or "training" in context.state.steps:
         return
 
@@ -32,7 +32,7 @@ def check_room(context: StageContext, prepared: PreparedRows) -> None:
     learner = context.learner(prepared.shape)
     test = records_of(split.test)
     try:
-        scores = family.score(learner, model, test, records_of(corpus), config)
+        scores = family.gate_scores(settings, learner, model, test, records_of(corpus))
     except TrainingError as error:
         # Weights that aren't finite: the training says so with better advice.
         logger.warning("%s: the version to beat can't be scored: %s", context.model_type, error)
@@ -40,7 +40,8 @@ def check_room(context: StageContext, prepared: PreparedRows) -> None:
     context.reference_scores = ReferenceScores(version=to_beat, scores=scores)
 
     look = 1.0 + context.history.count_looks(prepared.test_sketch)
-    reason = lack_of_room(scores, bonferroni_confidence(config.confidence, look))
+    confidence = bonferroni_confidence(settings.evaluation.confidence, look)
+    reason = lack_of_room(scores, confidence)
     if reason is not None:
         name = "the base model" if to_beat is None else to_beat.uri
         more_documents = "" if scores.documents is None else ", or raise evaluation.corpus_size"

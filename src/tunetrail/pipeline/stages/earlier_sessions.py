@@ -126,8 +126,10 @@ def primary_scores(
     family, settings, models = context.family, context.settings, (fitted.model, reference)
     learner = family.comparing_learner(fitted.learner, models, rows)
     records = records_of(family.scorable_rows(settings, learner, models, rows))
-    score = family.score_primary or family.score
-    after, before = (score(learner, model, records, [], settings.evaluation) for model in models)
+    after, before = (
+        family.gate_scores(settings, learner, model, records, [], only_primary=True)
+        for model in models
+    )
     return after, before
 
 

@@ -199,17 +199,17 @@ def _score_both(
     to_beat: ModelVersion | None,
 ) -> tuple[Scores, Scores]:
     """Return the scores of the candidate, then of the version to beat, on the test records."""
-    family, split, config = context.family, prepared.split, context.settings.evaluation
+    family, split, settings = context.family, prepared.split, context.settings
     corpus = records_of(context.corpus_rows(split.train, split.validation))
     (candidate_learner, learner), (candidate, reference) = learners, models
-    after = family.score(candidate_learner, candidate, test, corpus, config)
+    after = family.gate_scores(settings, candidate_learner, candidate, test, corpus)
 
     known = context.reference_scores
     # Root may have moved since its scores were computed.
     if known is not None and known.version == to_beat:
         before = known.scores
     else:
-        before = family.score(learner, reference, test, corpus, config)
+        before = family.gate_scores(settings, learner, reference, test, corpus)
 
     after, before = with_reward_accuracy(after, before)
     side_rows = len(split.test) + prepared.left_out

@@ -209,7 +209,7 @@ def _check_rows(
     load = partial(context.models.load, context.family)
     learner.check(context.base.path, records, load)
     # Now rather than after the cross-validation.
-    context.family.monitor_of(context.settings, split.train, split.validation)
+    context.family.check_metrics(context.settings, split)
 
 
 def _augment(

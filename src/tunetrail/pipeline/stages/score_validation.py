@@ -93,7 +93,7 @@ def _score(context: StageContext, prepared: PreparedRows, fitted: FittedModel) -
     # Among the train side only: not even the texts of test rows are ranked.
     corpus = records_of(context.corpus_rows(split.train))
     config = settings.evaluation
-    scores = family.score(learner, model, records_of(rows), corpus, config)
+    scores = family.gate_scores(settings, learner, model, records_of(rows), corpus)
     scores = scores.of_side(len(split.validation))
     log_row_counts(f"{context.model_type}, validation", scores)
     intervals = metric_intervals(
