@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from tunetrail.errors import ConfigError
 from tunetrail.evaluation.chrf import CHRF
 from tunetrail.evaluation.metric import (
     ExampleMetric,
@@ -45,9 +46,13 @@ _LARGEST_EXPONENT = 709.0
 
 
 def metric_named(name: str) -> Metric:
-    """Return the metric of that name; raises `ValueError` if there is none."""
+    """Return the metric of that name; raises `ConfigError` if none is installed."""
     if not is_metric(name):
-        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {name!r}.")
+        # Such as that of a run that somebody with a package of their own has made.
+        raise ConfigError(
+            f"metric must be one of {', '.join(METRICS)} or of an installed package, got {name!r}. "
+            "Install the package that has it."
+        )
     if _is_built_in(name):
         return METRICS.get(name) or _ranking_metric(name)
     installed: ExampleMetric = INSTALLED_METRICS.load(name)

@@ -105,8 +105,8 @@ class Scores:
         missing = int(np.count_nonzero(np.isnan(self.per_example[metric])))
         if missing:
             raise SampleError(
-                f"gate.metric must have a value for each scored row, got {metric!r} without one for "
-                f"{missing} of {self.examples}. Choose another metric, or remove these rows."
+                f"gate.metric must have a value for each scored row, got {metric!r} without one "
+                f"for {missing} of {self.examples}. Choose another metric, or remove these rows."
             )
         metrics = {metric: self.metrics[metric], **self.metrics}
         return dataclasses.replace(self, metric=metric, metrics=metrics)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 
-from tunetrail.errors import SampleError, TrainingError
+from tunetrail.errors import ConfigError, SampleError, TrainingError
 from tunetrail.evaluation.language_scores import language_scores
 from tunetrail.evaluation.metric import Array
 from tunetrail.evaluation.ranking import label_retrieval_scores, retrieval_scores
@@ -109,7 +109,7 @@ def test_scores_have_no_ids_unless_every_record_has_one() -> None:
 def test_scores_of_an_unknown_metric_are_refused() -> None:
     scores = Scores(metric="bleu", metrics={"bleu": 1.0}, per_example={"bleu": np.ones(2)})
 
-    with pytest.raises(ValueError, match=r"metric must be one of ndcg_at_10, .*, got 'bleu'"):
+    with pytest.raises(ConfigError, match=r"metric must be one of ndcg_at_10, .*, got 'bleu'"):
         scores.statistic()
 
 
