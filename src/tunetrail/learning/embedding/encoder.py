@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,10 @@ _PROBES = [
 ]
 # Largest difference of vectors without padding, relative to the largest entry.
 _TOLERANCE = 1e-4
+# Why a model needs padded batches, as long as it lives: by its device, precision and length.
+_REASONS: WeakKeyDictionary[SentenceTransformer, dict[tuple[Any, ...], str | None]] = (
+    WeakKeyDictionary()
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,7 +194,12 @@ def build_encoder(
     if not padding_free:
         return Encoder(model=model, tokenized=tokenized)
 
-    reason = why_padded(model, tokenized)
+    # No weight changes the answer: a model is tried once on each device, not for each request.
+    tried = _REASONS.setdefault(model, {})
+    place = (str(model.device), str(model.dtype), model.max_seq_length)
+    if place not in tried:
+        tried[place] = why_padded(model, tokenized)
+    reason = tried[place]
     if reason:
         logger.warning("texts are padded, as the model needs padding (%s)", reason)
     return Encoder(model=model, tokenized=tokenized, padding_free=reason is None)

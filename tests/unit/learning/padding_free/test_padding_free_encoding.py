@@ -10,8 +10,9 @@ from tests.families import assert_close, gradients
 
 from tunetrail.learning.cpu_layers.linear import has_faster_products
 from tunetrail.learning.embedding.data import EmbeddingBatch
-from tunetrail.learning.embedding.encoder import TextColumn
+from tunetrail.learning.embedding.encoder import TextColumn, encode_with_prompt
 from tunetrail.learning.embedding.module import EmbeddingModule
+from tunetrail.learning.embedding.reader import load_embedding_model
 
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 TEXTS = ["one two", "a", "three words here", "the longest of all of these texts", "five", "a"]
@@ -170,3 +171,16 @@ def test_encoding_counts_the_tokens_of_texts_and_of_padding(encoder_folder: Fold
         lengths, found = encoder.forget()
         assert (sorted(lengths), found) == ([3, 4, 5], computed)
         assert encoder.forget() == ([], 0)
+
+
+def test_a_model_is_tried_once_and_not_for_each_call(encoder_folder: Folder) -> None:
+    model = load_embedding_model(encoder_folder("bert"))
+    passes: list[int] = []
+    model[0].register_forward_hook(lambda *_: passes.append(1))
+
+    encode_with_prompt(model, TEXTS, "")
+    first = len(passes)
+    encode_with_prompt(model, TEXTS, "")
+
+    # The texts of the trial, padded and not; after it only the texts.
+    assert (first, len(passes)) == (3, 4)
