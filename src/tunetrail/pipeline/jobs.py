@@ -345,7 +345,10 @@ def _train(
         recovery=recovery_of_job(folder),
     )
     training = job.family.section(job.settings).training
-    return job.learner.train(job.start, train, validation, training, plan)
+    trained = job.learner.train(job.start, train, validation, training, plan)
+    # Or the models that are compared next would come on top of what the training has freed.
+    collect_memory(computing_device(job.settings.trainer))
+    return trained
 
 
 def _corpus(folder: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from tunetrail.errors import TrainingError
+from tunetrail.learning.devices import CPU
 from tunetrail.learning.lightning_internals import count_running_epoch, scale_batches
+from tunetrail.learning.memory_meter import release_memory
 from tunetrail.learning.recovery.failures import STATE, Recovery
 from tunetrail.learning.recovery.signals import StopRequest
 from tunetrail.learning.training.micro_batches import SharedBatch
@@ -141,6 +143,12 @@ class LastCheckpoint(Checkpoint):
         elif self._is_overdue(trainer):
             self._save_interrupted(trainer)
         self._stop_if_asked(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give back what the steps have freed: a checkpoint is in memory before it is on disk."""
+        # The allocator of a GPU keeps it, but checkpoints aren't made there.
+        if pl_module.device.type == CPU.type:
+            release_memory(pl_module.device)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
