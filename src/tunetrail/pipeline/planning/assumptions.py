@@ -27,6 +27,8 @@ def assumptions(settings: Settings, family: ModelFamily, division: Division) -> 
         sentences.append("replayed rows are as long as the session's own")
     if family.section(settings).training.batch_size == AUTO:
         sentences.append("the search for the batch size is over: its result is in the cache")
+    if settings.gate.fresh_process:
+        sentences.append("the candidate passes the gate, so that a fresh process scores it")
     if family.add_answers is not None and settings.evaluation.generation.rows:
         sentences.append("each written answer is as long as allowed")
     return sentences
