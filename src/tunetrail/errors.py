@@ -5,6 +5,7 @@ failure of the machine or a server, such as a full disk or an unreachable databa
 """
 
 import errno
+import os
 import re
 import shutil
 import signal
@@ -16,6 +17,12 @@ from tunetrail.nearest_words import nearest_words
 
 # The disk has no room, or the user has used up a quota of it.
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_FULL_DISK_WORDS = tuple(map(os.strerror, _FULL_DISK))
+FREE_SPACE = "Free some space and run the same command again."
+"""What to do about a full disk."""
+
+# MLflow's heading of each file that it could not download.
+_FAILED_FILE = re.compile(r"\n#+ File .+ #+\n")
 # Free bytes of a disk below which it counts as full.
 _LEAST_ROOM = 64 * 2**20
 
@@ -99,11 +106,15 @@ def one_line(error: BaseException) -> str:
 
 def first_reason(error: BaseException) -> str:
     """Return the message of a foreign error; of one about many files, what failed the first."""
-    if not isinstance(error, shutil.Error) or not isinstance(error.args[0], list):
-        return str(error)
-    # A copied folder says source, target and reason for each of its files.
-    (_, _, reason), *others = error.args[0]
-    return f"{reason} (and {len(others)} more)" if others else str(reason)
+    reasons = [str(error)]
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        # A copied folder says source, target and reason for each of its files.
+        reasons = [str(reason) for _, _, reason in error.args[0]]
+    elif _FAILED_FILE.search(str(error)):
+        reasons = _FAILED_FILE.split(str(error))[1:]
+
+    first, *others = reasons
+    return f"{first.strip()} (and {len(others)} more)" if others else first.strip()
 
 
 def not_writable(
@@ -116,7 +127,7 @@ def not_writable(
     )
 
 
-def is_disk_full(error: OSError, folder: Path | None = None) -> bool:
+def is_disk_full(error: BaseException, folder: Path | None = None) -> bool:
     """Tell whether an error says that a disk, or the user's quota of it, is full.
 
     Args:
@@ -124,6 +135,9 @@ def is_disk_full(error: OSError, folder: Path | None = None) -> bool:
         folder: The folder that was written to. Its disk decides if the error has no number, such as
             NumPy's, which only says how many elements could not be written.
     """
+    if not isinstance(error, OSError):
+        # What is written in another language, and MLflow about many files, keep only the words.
+        return any(words in str(error) for words in _FULL_DISK_WORDS)
     if error.errno is None:
         return folder is not None and not has_room(folder)
     return error.errno in _FULL_DISK

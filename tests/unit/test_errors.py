@@ -1,10 +1,19 @@
+import errno
 import shutil
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from tunetrail import errors
-from tunetrail.errors import TunetrailError, UserError, did_you_mean, first_line, first_reason
+from tunetrail.errors import (
+    TunetrailError,
+    UserError,
+    did_you_mean,
+    first_line,
+    first_reason,
+    is_disk_full,
+)
 
 ALL = [
     value
@@ -52,3 +61,40 @@ def test_first_reason_names_the_first_of_the_files_that_could_not_be_copied(tmp_
     assert (
         first_reason(OSError(28, "No space left on device")) == "[Errno 28] No space left on device"
     )
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (
+            ["a.json", "b.json", "c.json"],
+            "[Errno 28] No space left on device: 'a.json' (and 2 more)",
+        ),
+        (["a.json"], "[Errno 28] No space left on device: 'a.json'"),
+    ],
+)
+def test_first_reason_names_the_first_of_the_files_that_mlflow_could_not_download(
+    tmp_path: Path, files: list[str], reason: str
+) -> None:
+    failures = "\n\n".join(
+        f"##### File {file} #####\n[Errno 28] No space left on device: '{file}'" for file in files
+    )
+    error = MlflowException(f"The following failures occurred from {tmp_path}:\n{failures}")
+
+    assert first_reason(error) == reason
+    assert is_disk_full(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_full"),
+    [
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (RuntimeError("I/O error: Disk quota exceeded (os error 122)"), True),
+        (OSError(errno.EACCES, "No space left on device"), False),
+        (ValueError("no space"), False),
+    ],
+)
+def test_a_full_disk_is_known_by_its_number_or_by_the_words_that_are_left(
+    error: Exception, is_full: bool
+) -> None:
+    assert is_disk_full(error) is is_full

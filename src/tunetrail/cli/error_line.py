@@ -1,9 +1,10 @@
 """What the terminal says about an error, in one line."""
 
+import errno
 import os
 from pathlib import Path
 
-from tunetrail.errors import TunetrailError, first_reason, has_room, is_disk_full
+from tunetrail.errors import FREE_SPACE, TunetrailError, first_reason, has_room, is_disk_full
 from tunetrail.paths import cache_dir
 
 
@@ -14,30 +15,33 @@ def error_line(error: Exception) -> str:
     if isinstance(error, TunetrailError):
         # Notes tell what failed in addition, such as marking the run as failed in MLflow.
         sentences = [" ".join(lines), *getattr(error, "__notes__", [])]
-        places = _full_places() if full_disk is not None and full_disk.filename is None else ""
+        is_named = getattr(full_disk, "filename", None) is not None
+        places = "" if full_disk is None or is_named else _full_places()
         if places:
             sentences.append(f"The disk is full: {places}.")
         ended = [sentence.rstrip(".") for sentence in sentences]
         return "error: " + (". ".join(ended) + "." if len(ended) > 1 else sentences[0])
 
-    if isinstance(error, OSError) and error.strerror:
+    reason, file = None, None
+    if isinstance(error, OSError):
         # If there are two files, the second is the target of a move.
-        file = error.filename2 or error.filename
-        advice = ""
-        if full_disk is not None:
-            file = file or _full_places()
-            advice = ". Free some space and run the same command again."
+        reason, file = error.strerror, error.filename2 or error.filename
+    if full_disk is not None:
+        reason, file = reason or os.strerror(errno.ENOSPC), file or _full_places()
+    if reason:
         named = f": {file}" if file else ""
-        return f"error: {error.strerror}{named}{advice}"
+        advice = "" if full_disk is None else f". {FREE_SPACE}"
+        return f"error: {reason}{named}{advice}"
 
     first_line = first_reason(error) if isinstance(error, OSError) else next(iter(lines), "")
     return f"error: unexpected {type(error).__name__}: {first_line} (--debug shows where)"
 
 
-def _full_disk_error(error: BaseException | None) -> OSError | None:
+def _full_disk_error(error: BaseException | None) -> BaseException | None:
     """Return the error of a full disk that an error comes from; None if it doesn't."""
     while error is not None:
-        if isinstance(error, OSError) and is_disk_full(error):
+        # An error of tunetrail quotes the one that it comes from.
+        if not isinstance(error, TunetrailError) and is_disk_full(error):
             return error
         error = error.__cause__
     return None

@@ -15,7 +15,13 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from safetensors import SafetensorError
 
 from tunetrail.deployment.digests import digest_folder, digest_of, read_listing
-from tunetrail.errors import DeploymentError, ModelError
+from tunetrail.errors import (
+    FREE_SPACE,
+    DeploymentError,
+    ModelError,
+    first_reason,
+    is_disk_full,
+)
 from tunetrail.learning.models.folders import check_plain_files
 from tunetrail.scratch import scratch_folder
 
@@ -92,11 +98,14 @@ def explaining_broken_files(name: str, uri: str) -> Iterator[None]:
     except (
         MlflowException, SafetensorError, ModelError, OSError, RuntimeError, ValueError
     ) as error:  # fmt: skip
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise DeploymentError(
-            f"{uri} can't be loaded: {reason}. Restore its files, or make another version "
-            f"root: `tunetrail root rollback {name} --reason ...`."
-        ) from error
+        reason = " ".join(first_reason(error).split()).rstrip(".")
+        advice = (
+            "Restore its files, or make another version root: "
+            f"`tunetrail root rollback {name} --reason ...`."
+        )
+        if is_disk_full(error):
+            advice = FREE_SPACE
+        raise DeploymentError(f"{uri} can't be loaded: {reason}. {advice}") from error
 
 
 def check_digest(folder: Path, expected: str, uri: str) -> None:

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tunetrail.cli.error_line import error_line
-from tunetrail.errors import ConfigError, TrackingError
+from tunetrail.errors import ConfigError, DeploymentError, TrackingError
 
 ADVICE = "Free some space and run the same command again."
 DiskUsage = namedtuple("DiskUsage", "total used free")
@@ -27,6 +27,10 @@ Partition = namedtuple("Partition", "mountpoint opts")
         (
             OSError(errno.EDQUOT, "Disk quota exceeded", "/data/x"),
             f"error: Disk quota exceeded: /data/x. {ADVICE}",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/x", None, "/data/y"),
+            f"error: No space left on device: /data/y. {ADVICE}",
         ),
         (KeyError("x"), "error: unexpected KeyError: 'x' (--debug shows where)"),
     ],
@@ -50,6 +54,14 @@ def test_a_full_disk_that_no_error_names_is_found(
 
     assert error_line(error) == (
         f"error: No space left on device: the temporary folder {full}. {ADVICE}"
+    )
+    # Libraries that are written in Rust keep only the words.
+    foreign = RuntimeError("Error while serializing: I/O error: No space left on device (28)")
+    assert error_line(foreign) == error_line(error)
+    quoting = DeploymentError(f"models:/a/1 can't be loaded: {foreign}. {ADVICE}")
+    quoting.__cause__ = foreign
+    assert error_line(quoting) == (
+        f"error: {quoting!s} The disk is full: the temporary folder {full}."
     )
     wrapped = TrackingError("MLflow store x failed: no space")
     wrapped.__cause__ = error

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from tunetrail.errors import DatabaseError, is_disk_full
+from tunetrail.errors import FREE_SPACE, DatabaseError, is_disk_full
 
-_DISK_FULL = "The disk is full. Free some space and run the same command again."
+_DISK_FULL = f"The disk is full. {FREE_SPACE}"
 # What to do, by words of the driver's message; the first that match decide.
 _ADVICE = {
     "database or disk is full": _DISK_FULL,

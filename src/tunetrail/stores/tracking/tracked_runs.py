@@ -328,9 +328,9 @@ class TrackedRun:
                 log.writelines(traceback.format_exception(error))
                 self._keep_log(log)
         except TrackingError as tracking_error:
-            error.add_note(
-                f"The run {self.run_id} could not be marked as {state}: {tracking_error}"
-            )
+            is_same = str(tracking_error) == str(error)
+            why = ", for the same reason" if is_same else f": {tracking_error}"
+            error.add_note(f"The run {self.run_id} could not be marked as {state}{why}")
             self.tracker.report_undelivered()
 
     def _keep_log(self, log: io.StringIO) -> None:
