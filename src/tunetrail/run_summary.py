@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunetrail.config import SET_BY_SWEEP
+from tunetrail.config import MODEL_SECTIONS, SET_BY_SWEEP
 from tunetrail.config.keys import all_settings
 from tunetrail.errors import UserError
 from tunetrail.nearest_words import nearest_words
@@ -194,7 +194,7 @@ def summarize_run(reader: RunReader, reference: str, *, page_address: str) -> Ru
         started=plain_moment(run.started),
         seconds=run.seconds,
         sweep=run.parent_run_id,
-        configuration=dict(changed_settings(settings)),
+        configuration=dict(changed_settings(settings, run.tags.get("tunetrail.model_type"))),
         families=families,
         page=run_page(page_address, run.experiment_id, run.run_id),
         report=reader.location(run, REPORT) if has_report else None,
@@ -239,9 +239,16 @@ def _state(run: ListedRun) -> tuple[str, str | None]:
 
 
 def changed_settings(
-    settings: Mapping[str, Any], prefix: str = ""
+    settings: Mapping[str, Any], model_type: str | None = None, prefix: str = ""
 ) -> Iterator[tuple[str, ChangedSetting]]:
-    """Yield the settings of a run that differ from the defaults, by key."""
+    """Yield the settings of a run that differ from the defaults, by key.
+
+    Args:
+        settings: All of its settings.
+        model_type: What it trains; the trainings of other models are left out.
+        prefix: The section that the settings are from, and a dot.
+    """
+    trains_all = model_type not in MODEL_SECTIONS
     known = all_settings()
     for name, value in settings.items():
         key = f"{prefix}{name}"
@@ -249,8 +256,11 @@ def changed_settings(
         # Another version of tunetrail may have other keys.
         if setting is None or key in _NOT_SETTINGS:
             continue
+        section, _, rest = key.partition(".")
+        if rest == "training" and not trains_all and section != model_type:
+            continue
         if setting.is_section:
-            yield from changed_settings(value, f"{key}.")
+            yield from changed_settings(value, model_type, f"{key}.")
         elif value != setting.default:
             yield key, ChangedSetting(value=value, default=setting.default)
 

@@ -10,6 +10,7 @@ import pytest
 from tests.commands import CallMain
 
 from tunetrail.config import TrackingConfig
+from tunetrail.run_summary import changed_settings
 from tunetrail.stores.runs.quick_runs import QuickRuns
 from tunetrail.stores.tracking.tracker import TrackedRun, Tracker
 
@@ -248,3 +249,28 @@ def test_show_asks_mlflow_where_the_file_does_not_tell(
         uri = f"sqlite:///{workplace}/mlflow.db"
         assert json.loads(call_main("show", reference, "--uri", uri, "--json").out) == quick
     assert call_main("show", "god", "--uri", uri).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("model_type", "keys"),
+    [
+        ("embedding", {"seed", "embedding.training.num_epochs", "llm.max_length"}),
+        ("llm", {"seed", "llm.training.num_epochs", "llm.max_length"}),
+        (
+            "all",
+            {
+                "seed",
+                "embedding.training.num_epochs",
+                "llm.training.num_epochs",
+                "llm.max_length",
+            },
+        ),
+    ],
+)
+def test_only_trainings_that_took_place_have_changed_settings(
+    model_type: str, keys: set[str]
+) -> None:
+    one_epoch = {"training": {"num_epochs": 1}}
+    settings = {"seed": 7, "embedding": one_epoch, "llm": {"max_length": 64, **one_epoch}}
+
+    assert dict(changed_settings(settings, model_type)).keys() == keys
