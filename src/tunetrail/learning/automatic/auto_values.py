@@ -6,6 +6,7 @@ Knows no models: a function that is passed in builds them.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tunetrail.learning.automatic.learning_rate_finder import (
 from tunetrail.learning.automatic.trial_run import run_trial
 from tunetrail.learning.devices import CPU
 from tunetrail.learning.training.callbacks import MetricsSink
+from tunetrail.learning.training.console import progress_bar
 from tunetrail.learning.training.micro_batches import MicroBatchData, MicroBatchLoader
 from tunetrail.learning.training.module import TrainedModule
 from tunetrail.learning.training.precision import resolve_precision
@@ -212,7 +214,7 @@ def _find_batch_size(
             )
 
         search = BatchSizeTrial(
-            trial, rows=rows, in_mini_batches=setup.in_mini_batches, devices=devices
+            training=trial, rows=rows, in_mini_batches=setup.in_mini_batches, devices=devices
         )
         run_trial(module, datamodule, trial, search, max_steps=1, device=setup.device)
         assert search.result is not None and search.limit_bytes is not None
@@ -254,9 +256,13 @@ def _find_learning_rate(
         module.mini_batch_size = values.mini_batch_size or module.mini_batch_size
         _cut_as_on_devices(module, datamodule, trial, setup.ranks)
 
-        range_test = RangeTest(nominal=_NOMINAL_RATE, tried=setup.rates)
-        run_trial(module, datamodule, trial, range_test, max_steps=STEPS, device=setup.device)
-        result = range_test.result(setup.rates)
+        with progress_bar() as bar:
+            # Each batch goes through the model before all steps, and again in its own step.
+            task = bar.add_task("Learning rate", total=2 * STEPS)
+            advance = partial(bar.advance, task)
+            range_test = RangeTest(nominal=_NOMINAL_RATE, tried=setup.rates, advance=advance)
+            run_trial(module, datamodule, trial, range_test, max_steps=STEPS, device=setup.device)
+        result = range_test.result()
         cached.write(result.to_dict())
     logger.info(
         "training.learning_rate=auto: %s, after a range test of %d steps",

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -34,36 +35,26 @@ _SECONDS = 2.0
 _STATES = {"adamw": 2.0, "adam": 2.0, "sgd": 1.0, "adafactor": 0.1}
 
 
+@dataclass(kw_only=True, eq=False)
 class BatchSizeTrial(Callback):
     """Searches for the batch size at the start of a training, and ends it before its first step.
 
-    Args:
+    Attributes:
         training: The training to come.
         rows: Rows of a step, over all devices.
         in_mini_batches: Whether a step has to stay one batch.
         devices: Number of devices of the training; the search runs on one of them.
         limit_bytes: Memory that may be taken on a device in addition to the model; None for a share
             of what is free.
-
-    Attributes:
         result: The batch size; None before the search.
     """
 
-    def __init__(
-        self,
-        training: TrainingConfig,
-        *,
-        rows: int,
-        in_mini_batches: bool,
-        devices: int = 1,
-        limit_bytes: int | None = None,
-    ) -> None:
-        self.training = training
-        self.rows = rows
-        self.in_mini_batches = in_mini_batches
-        self.devices = devices
-        self.limit_bytes = limit_bytes
-        self.result: BatchSizeResult | None = None
+    training: TrainingConfig
+    rows: int
+    in_mini_batches: bool
+    devices: int = 1
+    limit_bytes: int | None = None
+    result: BatchSizeResult | None = field(default=None, init=False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Search."""

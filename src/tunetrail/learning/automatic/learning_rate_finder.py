@@ -5,7 +5,7 @@ test compares the losses of different rows, and changes the trainer that it runs
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
@@ -16,7 +16,6 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from tunetrail.errors import ConfigError
-from tunetrail.learning.training.console import progress_bar
 from tunetrail.learning.training.micro_batches import MicroBatchLoader, SharedBatch
 from tunetrail.learning.training.module import TrainedModule, step_seed
 from tunetrail.plain_values import plain_values
@@ -94,20 +93,28 @@ class RangeTest(Callback):
             of it keep their share.
         tried: The rates.
         steps: Number of steps.
+        advance: Called after each batch, which goes through the model before all steps and in its
+            own.
 
     Attributes:
         initial_losses: Loss of each step's batch before the first step.
         losses: Losses of the steps that were taken.
     """
 
-    def __init__(self, *, nominal: float, tried: RateRange, steps: int = STEPS) -> None:
+    def __init__(
+        self,
+        *,
+        nominal: float,
+        tried: RateRange,
+        steps: int = STEPS,
+        advance: Callable[[], None] = lambda: None,
+    ) -> None:
         self.nominal = nominal
+        self.tried = tried
+        self.advance = advance
         self.rates: list[float] = np.geomspace(tried.first, tried.last, steps).tolist()
         self.initial_losses: list[float] = []
         self.losses: list[float] = []
-        self._bar = progress_bar()
-        # Each batch goes through the model before all steps, and again in its own step.
-        self._task = self._bar.add_task("Learning rate", total=2 * steps)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the loss of all steps' batches before the first step.
@@ -117,7 +124,6 @@ class RangeTest(Callback):
         """
         loader = trainer.train_dataloader
         assert isinstance(pl_module, TrainedModule) and isinstance(loader, MicroBatchLoader)
-        self._bar.start()
 
         windows = islice(_windows_of_all_epochs(loader), len(self.rates))
         with torch.no_grad(), trainer.precision_plugin.train_step_context():
@@ -152,16 +158,6 @@ class RangeTest(Callback):
         if has_diverged(self.relative_losses()) or len(self.losses) == len(self.rates):
             trainer.should_stop = True
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remove the progress bar."""
-        self._bar.stop()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Remove the progress bar."""
-        self._bar.stop()
-
     def relative_losses(self) -> list[float]:
         """Return the loss of each step relative to the initial loss of its rows.
 
@@ -172,16 +168,16 @@ class RangeTest(Callback):
         pairs = zip(self.losses, self.initial_losses, strict=False)
         return [mean_initial + loss - initial for loss, initial in pairs]
 
-    def result(self, tried: RateRange) -> RangeTestResult:
+    def result(self) -> RangeTestResult:
         """Return the suggestion with the curve."""
         losses = smoothed(list(filter(math.isfinite, self.relative_losses())))
         curve = tuple(zip(self.rates[: len(losses)], losses, strict=True))
-        return RangeTestResult(rate=suggested_rate(curve, tried), curve=curve)
+        return RangeTestResult(rate=suggested_rate(curve, self.tried), curve=curve)
 
     def _advance(self, trainer: Trainer) -> None:
         if trainer.received_sigterm:
             raise SIGTERMException
-        self._bar.advance(self._task)
+        self.advance()
 
 
 def _windows_of_all_epochs(loader: MicroBatchLoader) -> Iterator[list[SharedBatch]]:

@@ -1,25 +1,29 @@
 """Average the weights: exponentially over all steps (EMA), or over the last ones (SWA)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from tunetrail.learning.training.sharding import sliced_like, whole
 from tunetrail.learning.weights import trained_weights
 
-Update = Callable[[Sequence[Tensor], Sequence[Tensor], int], None]
-"""Takes the averages, the weights and the number of earlier updates, and changes the averages."""
+Decay = Callable[[int], float]
+"""Takes the number of weights in an average; returns the share of it that the next ones leave."""
 
 
 def averaging_callback(
     kind: str, decay: float, start: float, total_steps: int
 ) -> "WeightAveraging | None":
     """Return the callback for `training.averaging`, or None if nothing is averaged.
+
+    After n updates, an EMA keeps min(decay, (1 + n) / (10 + n)) of the old average, so that a short
+    training isn't left with its first weights (as TensorFlow's ExponentialMovingAverage with
+    `num_updates`). SWA gives all weights the same share.
 
     Args:
         kind: `none`, `ema` or `swa`.
@@ -28,29 +32,14 @@ def averaging_callback(
         total_steps: Optimizer steps of the training.
     """
     if kind == "ema":
-        return WeightAveraging(exponential(decay))
+        return WeightAveraging(lambda updates: min(decay, (1 + updates) / (10 + updates)))
 
     if kind == "swa":
         # At least the last step is averaged.
         first_step = min(int(start * total_steps), max(total_steps - 1, 0))
-        return WeightAveraging(get_swa_multi_avg_fn(), first_step=first_step)  # type: ignore[no-untyped-call]
+        return WeightAveraging(lambda updates: updates / (updates + 1), first_step=first_step)
 
     return None
-
-
-def exponential(decay: float) -> Update:
-    """Return the update of an exponential moving average.
-
-    After n updates, min(decay, (1 + n) / (10 + n)) of the old average is kept, so that a short
-    training isn't left with its first weights (as TensorFlow's ExponentialMovingAverage with
-    `num_updates`).
-    """
-
-    def update(averages: Sequence[Tensor], weights: Sequence[Tensor], updates: int) -> None:
-        warmed_up = min(decay, (1 + updates) / (10 + updates))
-        get_ema_multi_avg_fn(warmed_up)(list(averages), list(weights), updates)  # type: ignore[no-untyped-call]
-
-    return update
 
 
 class WeightAveraging(Callback):
@@ -65,12 +54,12 @@ class WeightAveraging(Callback):
     only, and saves the two sets the wrong way round when a validation fails.
 
     Args:
-        update: Takes a step's weights into the average, in float32.
+        decay: The share of the average, which is float32, that a step's weights leave.
         first_step: Number of steps before the first average.
     """
 
-    def __init__(self, update: Update, first_step: int = 0) -> None:
-        self.update = update
+    def __init__(self, decay: Decay, first_step: int = 0) -> None:
+        self.decay = decay
         self.first_step = first_step
         self.updates = 0
         self._step = 0
@@ -102,7 +91,8 @@ class WeightAveraging(Callback):
         trained = trained_weights(pl_module).values()
         weights = [weight.detach().to(torch.float32) for weight in trained]
         if self.updates:
-            self.update(self._averages, weights, self.updates)
+            update = get_ema_multi_avg_fn(self.decay(self.updates))  # type: ignore[no-untyped-call]
+            update(self._averages, weights, self.updates)
         else:
             self._averages = [weight.clone() for weight in weights]
         self.updates += 1

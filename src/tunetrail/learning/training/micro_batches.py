@@ -5,6 +5,7 @@ passed in builds a micro-batch from them.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -125,10 +126,9 @@ class MicroBatchSampler(DistributedSampler[Any]):
             windows.append(self._cut(batches[start : start + self.accumulate]))
 
         positions = ((index, window) for window in windows for index in range(len(window)))
+        # Only now: a loader with workers asks for two iterators, and uses the second.
         skipped, self.skipped = self.skipped, 0
-        for position, (index, window) in enumerate(positions):
-            if position >= skipped:
-                yield index, window
+        yield from islice(positions, skipped, None)
 
     def _cut(self, window: list[list[int]]) -> list[list[int]]:
         if self.parts == 1:
@@ -210,9 +210,7 @@ class MicroBatchLoader(DataLoader[Any]):
         super().__init__(
             _SharedBatches(build, sampler.rank, sampler.ranks, frozenset(excluded_rows)),
             sampler=sampler,  # not batch_sampler: Lightning looks for set_epoch here only
-            # A micro-batch comes as it is: nothing is left to batch or to collate.
-            batch_size=None,
-            collate_fn=_as_it_is,  # type: ignore[arg-type]
+            batch_size=None,  # a micro-batch comes as it is
             num_workers=workers,
             # The loader's own draws: the global generator belongs to dropout.
             generator=torch.Generator(),
@@ -320,7 +318,3 @@ class MicroBatchData(lightning.LightningDataModule):
 
 def _split(rows: Sequence[int], count: int) -> list[Any]:
     return np.array_split(np.asarray(rows, dtype=np.int64), count)
-
-
-def _as_it_is(batch: SharedBatch) -> SharedBatch:
-    return batch

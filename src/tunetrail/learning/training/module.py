@@ -17,7 +17,7 @@ from torch import Tensor
 from tunetrail.learning.tokens.prompts import QUERY
 from tunetrail.learning.training.micro_batches import MicroBatch, SharedBatch
 from tunetrail.learning.training.optimization import configure_optimizer
-from tunetrail.learning.training.precision import scales_gradients
+from tunetrail.learning.training.precision import FLOAT16_MIXED
 from tunetrail.learning.training.records import NDArray
 from tunetrail.learning.training.sharding import is_sharded, whole
 from tunetrail.learning.weights import trained_weights
@@ -274,7 +274,7 @@ class TrainedModule(LightningModule):
         # checkpoint tells it where to continue.
         steps = self.total_steps or int(self.trainer.estimated_stepping_batches)
         # A fused kernel unscales the gradients of fp16 itself, and they would be clipped before.
-        fused = not scales_gradients(str(self.trainer.precision))
+        fused = self.trainer.precision != FLOAT16_MIXED
         settings = {"fused": fused, **self.optimization}
         return configure_optimizer(self, **settings, total_steps=steps)
 

@@ -57,11 +57,6 @@ def resolve_precision(precision: str, use_mixed_precision: bool, device: str | N
     return precision
 
 
-def scales_gradients(precision: str) -> bool:
-    """Tell whether a precision scales gradients (fp16), which rules out fused optimizers."""
-    return precision == FLOAT16_MIXED
-
-
 @contextmanager
 def tf32_products(precision: str, device: str) -> Iterator[None]:
     """Let a GPU multiply float32 matrices by TF32 within the block, if the precision is mixed.

@@ -53,7 +53,7 @@ def searched(
         train=records, validation=[], shape=module.hparams["shape"], batch_size=1
     )
     trial = BatchSizeTrial(
-        TRAINING,
+        training=TRAINING,
         rows=rows,
         in_mini_batches=in_mini_batches,
         devices=devices,

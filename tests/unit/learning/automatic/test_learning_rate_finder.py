@@ -114,7 +114,7 @@ def whole_test(tiny_embedding_model: str) -> RangeTest:
 
 def test_the_curve_begins_level_falls_and_rises(whole_test: RangeTest) -> None:
     test = whole_test
-    found = test.result(WHOLE_MODEL)
+    found = test.result()
     rates, losses = np.array(found.curve).T
     assert losses[rates < 1e-5] == pytest.approx(
         losses[0], rel=0.01
@@ -142,7 +142,7 @@ def trained_loss(path: str, rate: float) -> float:
 def test_the_suggested_rate_trains_better_than_a_tenth_of_it_and_does_not_diverge(
     tiny_embedding_model: str, whole_test: RangeTest
 ) -> None:
-    rate = whole_test.result(WHOLE_MODEL).rate
+    rate = whole_test.result().rate
     module, data, _ = module_and_data(tiny_embedding_model)
     start, lower, suggested = (
         mean_loss(module, data),
@@ -161,7 +161,7 @@ def test_a_test_that_diverges_ends_before_its_last_rate(tiny_embedding_model: st
     diverging = RangeTest(nominal=1e-3, tried=high, steps=40)
     run_trial(module, data, config, diverging, max_steps=40)
     assert len(diverging.losses) < 40
-    assert high.lowest <= diverging.result(high).rate <= high.highest
+    assert high.lowest <= diverging.result().rate <= high.highest
 
 
 def test_a_model_whose_loss_is_not_finite_needs_a_rate(tiny_embedding_model: str) -> None:

@@ -3,13 +3,11 @@ import logging
 import pytest
 import torch
 
-from tunetrail.config.training import PRECISIONS
 from tunetrail.errors import ConfigError
 from tunetrail.learning.devices import device_kind, to_device
 from tunetrail.learning.training.precision import (
     has_bfloat16,
     resolve_precision,
-    scales_gradients,
     tf32_products,
 )
 
@@ -74,10 +72,6 @@ def test_bfloat16_instructions_are_found(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert has_bfloat16("cpu")
-
-
-def test_only_float16_scales_gradients() -> None:
-    assert [precision for precision in PRECISIONS if scales_gradients(precision)] == ["16-mixed"]
 
 
 def test_a_training_on_the_cpu_has_the_precision_of_a_cpu_even_next_to_a_gpu(
