@@ -22,6 +22,8 @@ from tunetrail.learning.recovery.failures import (
     NonFiniteError,
     RecoverableError,
     Recovery,
+    difference_in_state,
+    other_version,
 )
 from tunetrail.learning.recovery.guards import AppliedRecovery, NonFiniteGuard
 from tunetrail.learning.step_counts import report_interval, steps_of_epoch
@@ -70,15 +72,6 @@ class Attempt:
         self.report_interval = report_interval(training, module.total_steps)
         self.reporter = MetricsReporter(plan.on_metrics, self.report_interval)
         self.judges = can_judge(plan, data)
-        self.stopping = EarlyStopping(
-            plan.monitor.key,
-            mode=plan.monitor.mode,
-            # Without patience the callback isn't used: see `_callbacks`.
-            patience=max(training.early_stopping_patience, 1),
-            check_finite=False,  # the guard takes care of that
-            # After each validation instead, so that the decision is part of its checkpoint.
-            check_on_train_epoch_end=False,
-        )
 
         checkpoints = plan.folder / "checkpoints"
         self.best = BestWeights(checkpoints, plan.monitor)
@@ -92,14 +85,25 @@ class Attempt:
         self.trainer = self._build_trainer(plan, batches)
 
     def run(self) -> None:
-        """Train; `RecoverableError` and errors of a full memory end the attempt."""
+        """Train; `RecoverableError` and errors of a full memory end the attempt.
+
+        Raises:
+            TrainingError: Another version of tunetrail wrote the checkpoint.
+        """
         # Models are loaded in evaluation mode, and Lightning keeps the mode: there would be no
         # dropout.
         self.module.train()
-        with tf32_products(self.precision, self.device), rich_console_kept():
-            self.trainer.fit(
-                self.module, datamodule=self.data, ckpt_path=self.resume, weights_only=True
-            )
+        try:
+            with tf32_products(self.precision, self.device), rich_console_kept():
+                self.trainer.fit(
+                    self.module, datamodule=self.data, ckpt_path=self.resume, weights_only=True
+                )
+        except (KeyError, RuntimeError) as error:
+            differing = difference_in_state(error)
+            # The whole checkpoint is loaded before the training begins.
+            if self.resume is None or self.last.has_begun or differing is None:
+                raise
+            raise other_version(self.resume, differing) from error
 
     def go_on_after(self, failure: RecoverableError) -> tuple[Recovery, Path | None]:
         """Return what the next attempt changes, and the checkpoint that it resumes from.
@@ -184,10 +188,18 @@ class Attempt:
         ]
 
         if self.judges:
+            stopping = EarlyStopping(
+                plan.monitor.key,
+                mode=plan.monitor.mode,
+                patience=self.training.early_stopping_patience,
+                check_finite=False,  # the guard takes care of that
+                # After each validation instead, so that the decision is part of its checkpoint.
+                check_on_train_epoch_end=False,
+            )
             # A named early stopping on the same metric takes the place of the built-in one.
             states = {callback.state_key for callback in callbacks}
-            if self.training.early_stopping_patience and self.stopping.state_key not in states:
-                callbacks.append(self.stopping)
+            if stopping.patience and stopping.state_key not in states:
+                callbacks.append(stopping)
             callbacks.append(self.best)
         return [*callbacks, self.last]
 

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,15 @@ def failure_file(folder: Path, rank: int) -> Path:
 
 
 def recovery_of_job(folder: Path) -> Recovery | None:
-    """Return what the ranks change because of a full memory; None if nothing."""
+    """Return what the ranks change because of a full memory; None if nothing.
+
+    Raises:
+        TrainingError: Another version of tunetrail wrote it.
+    """
     path = folder / _RECOVERY
     if not path.exists():
         return None
-    return Recovery.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    return Recovery.from_dict(json.loads(path.read_text(encoding="utf-8")), path)
 
 
 def rank_count(trainer: TrainerConfig) -> int:
@@ -100,7 +105,7 @@ def fit_by_ranks(folder: Path, trainer: TrainerConfig, on_metrics: MetricsSink) 
 
         # What else a recovery changes, the ranks do by themselves and keep in their checkpoint.
         recovery = recovery_of_job(folder) or Recovery()
-        write_json(recovery.after_full_memory(failure).to_dict(), folder / _RECOVERY)
+        write_json(asdict(recovery.after_full_memory(failure)), folder / _RECOVERY)
 
 
 def _launch_here(folder: Path, trainer: TrainerConfig, on_poll: Callable[[], None]) -> None:

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class LastCheckpoint(Checkpoint):
         good = _ITSELF if self._due else GOOD if self.good else ""
         checkpoint["callbacks"][self.state_key] = {
             "good": good,
-            STATE: replace(self.recovery, seconds=self.seconds).to_dict(),
+            STATE: asdict(replace(self.recovery, seconds=self.seconds)),
             "stopping": trainer.should_stop,
             "batches_per_epoch": self._undivided(trainer.num_training_batches),
             "batches_per_step": self._undivided(trainer.accumulate_grad_batches),
@@ -93,7 +93,14 @@ class LastCheckpoint(Checkpoint):
 
         It may cut them into more parts. If `good.ckpt` is gone, the good checkpoint is the one that
         the training resumes from.
+
+        Raises:
+            KeyError: A callback has no state in the checkpoint; Lightning would begin it again.
         """
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if callback.state_dict() and callback.state_key not in checkpoint["callbacks"]:
+                raise KeyError(type(callback).__name__)
+
         state = checkpoint["callbacks"][self.state_key]
         self._resumed_good = state["good"] == _ITSELF
         self._is_stopping = state["stopping"]
@@ -179,6 +186,11 @@ class LastCheckpoint(Checkpoint):
         self.path.unlink(missing_ok=True)
         self._good_path.unlink(missing_ok=True)
         self.good = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the attempt has come to its first step."""
+        return self._resumed_step >= 0
 
     @property
     def _good_path(self) -> Path:

@@ -20,14 +20,12 @@ class Diagnosis:
     """What was found out about a loss or gradient that is not finite.
 
     Attributes:
-        micro_batches: Indices of the step's micro-batches whose loss is not finite.
         positions: The rows that have no finite loss by themselves, as indices among the rows.
         rows: The same rows as indices among the records.
         tokens: Length of each of these rows, in the unit by which batches are composed.
         rows_at_fault: Whether other rows have a finite loss, so that the weights are fine.
     """
 
-    micro_batches: tuple[int, ...]
     positions: tuple[int, ...]
     rows: tuple[int, ...]
     tokens: tuple[int, ...]
@@ -59,12 +57,10 @@ def diagnose(
     def is_finite(row: int) -> bool:
         return module.is_finite(loader.build([row]))
 
-    broken: list[int] = []
     suspects: list[int] = []
     with undisturbed(module), torch.no_grad():
-        for index, micro_batch in enumerate(micro_batches):
+        for micro_batch in micro_batches:
             if not module.is_finite(micro_batch):
-                broken.append(index)
                 suspects += micro_batch.rows
 
         del suspects[SCORED_ROWS:]
@@ -75,7 +71,6 @@ def diagnose(
             has_finite_rows = any(map(is_finite, _rows_outside(micro_batches, loader)))
 
     return Diagnosis(
-        micro_batches=tuple(broken),
         positions=tuple(rows),
         rows=tuple(loader.record_indices(rows)),
         tokens=tuple(int(loader.batches.lengths[row]) for row in rows),

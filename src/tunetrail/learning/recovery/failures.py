@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ class RecoverableError(Exception):
     """A failure after which the training can go on; the weights are those before the step."""
 
 
+@dataclass(kw_only=True, eq=False)
 class NonFiniteError(RecoverableError):
     """A loss or gradient is not finite.
 
-    Args:
+    Attributes:
         name: Which value it is.
         value: The value.
         step: Optimizer steps that were taken before.
@@ -33,32 +34,33 @@ class NonFiniteError(RecoverableError):
         diagnosis: Which rows have no finite loss.
     """
 
-    def __init__(
-        self, *, name: str, value: float, step: int, rate: float, diagnosis: Diagnosis
-    ) -> None:
-        super().__init__(f"{name} is {value} at step {step}")
-        self.name = name
-        self.value = value
-        self.step = step
-        self.rate = rate
-        self.diagnosis = diagnosis
+    name: str
+    value: float
+    step: int
+    rate: float
+    diagnosis: Diagnosis
+
+    def __str__(self) -> str:
+        return f"{self.name} is {self.value} at step {self.step}"
 
 
+@dataclass(kw_only=True, eq=False)
 class FullMemoryError(RecoverableError):
     """A micro-batch doesn't fit into memory.
 
-    Args:
+    Attributes:
         mini_batch_size: Rows that are to go through the model at once from now on.
         rows: Rows of a micro-batch, before the data cuts it.
         cuts_itself: Whether the module computes mini-batches with one backward pass; otherwise the
             data has to be cut.
     """
 
-    def __init__(self, *, mini_batch_size: int, rows: int, cuts_itself: bool) -> None:
-        super().__init__(f"{rows} rows don't fit into memory at once")
-        self.mini_batch_size = mini_batch_size
-        self.rows = rows
-        self.cuts_itself = cuts_itself
+    mini_batch_size: int
+    rows: int
+    cuts_itself: bool
+
+    def __str__(self) -> str:
+        return f"{self.rows} rows don't fit into memory at once"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,15 +87,16 @@ class Recovery:
     parts: int = 1
     seconds: float = 0.0
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for a checkpoint."""
-        plain = asdict(self)
-        plain["left_out"], plain["skipped_rows"] = list(self.left_out), list(self.skipped_rows)
-        return plain
-
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> "Recovery":
-        """Return the recovery that `to_dict` has turned into plain values."""
+    def from_dict(cls, plain: Mapping[str, Any], file: Path) -> "Recovery":
+        """Return a recovery from its fields as plain values, which a file holds.
+
+        Raises:
+            TrainingError: Another version of tunetrail wrote the file.
+        """
+        differing = sorted({field.name for field in fields(cls)} ^ set(plain))
+        if differing:
+            raise other_version(file, ", ".join(map(repr, differing)))
         left_out, skipped_rows = tuple(plain["left_out"]), tuple(plain["skipped_rows"])
         return cls(**{**plain, "left_out": left_out, "skipped_rows": skipped_rows})
 
@@ -165,17 +168,40 @@ def recovery_of(checkpoint: Path) -> Recovery:
     """Return what the training of a checkpoint had changed; nothing is unpickled.
 
     Raises:
-        TrainingError: An earlier version of tunetrail wrote the checkpoint.
+        TrainingError: Another version of tunetrail wrote the checkpoint.
     """
     # The file is mapped into memory: only what is looked at is read.
     states = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["callbacks"]
     for state in states.values():
         if isinstance(state, Mapping) and STATE in state:
-            return Recovery.from_dict(state[STATE])
-    raise TrainingError(
-        f"{checkpoint} was written by an earlier version of tunetrail, whose checkpoints can't be "
-        "resumed. Begin a new training."
+            return Recovery.from_dict(state[STATE], checkpoint)
+    raise other_version(checkpoint, repr(STATE))
+
+
+def other_version(file: Path, differing: str) -> TrainingError:
+    """Return the error for a file with another state than this version writes.
+
+    Args:
+        file: A checkpoint, or a recovery, in the folder of its run.
+        differing: What is missing in it, or what this version doesn't know.
+    """
+    return TrainingError(
+        f"{file} must be written by this version of tunetrail, got one that differs in "
+        f"{differing}. Delete it to train from the beginning, or resume the run with the version "
+        "that wrote it."
     )
+
+
+def difference_in_state(error: Exception) -> str | None:
+    """Return what a checkpoint lacked when it was loaded; None if the error is about other things.
+
+    Args:
+        error: What ended the attempt to resume.
+    """
+    if isinstance(error, KeyError):
+        return str(error)
+    # torch lists all weights that are missing, or too many.
+    return "the model's weights" if "in loading state_dict" in str(error) else None
 
 
 def _advice(diagnosis: Diagnosis) -> str:

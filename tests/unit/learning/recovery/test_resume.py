@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -542,7 +542,7 @@ def test_seconds_add_up_over_several_interruptions(trainings: Trainings) -> None
     assert 1000.0 + second < result.seconds < 3000.0
 
 
-NO_ROWS = Diagnosis(micro_batches=(), positions=(), rows=(), tokens=(), rows_at_fault=False)
+NO_ROWS = Diagnosis(positions=(), rows=(), tokens=(), rows_at_fault=False)
 
 
 @pytest.mark.parametrize(
@@ -584,6 +584,89 @@ def test_another_number_of_batches_is_refused(trainings: Trainings) -> None:
     ):
         trainings.train(other, folder, resume=last)
     assert torch.load(last, weights_only=True)["global_step"] == 7  # untouched
+
+
+@dataclass(frozen=True)
+class Lack:
+    """A part of a checkpoint's state that another version of tunetrail would not have written."""
+
+    where: tuple[str, ...]
+    message: str
+    training: TrainingConfig = field(default_factory=lambda: TRAINING)
+
+
+LACKS = {
+    "a key of the best weights": Lack(("callbacks", "BestWeights", "best_step"), "'best_step'"),
+    "the best weights": Lack(("callbacks", "BestWeights"), "'BestWeights'"),
+    "a key of the history": Lack(("callbacks", "MetricsReporter", "tokens"), "'tokens'"),
+    "a key of the last checkpoint": Lack(("callbacks", "LastCheckpoint", "stopping"), "'stopping'"),
+    "a key of the recovery": Lack(("callbacks", "LastCheckpoint", "recovery", "parts"), "'parts'"),
+    "the recovery": Lack(("callbacks", "LastCheckpoint"), "'recovery'"),
+    "a key of the batches": Lack(
+        ("loops", "fit_loop", "state_dict", "combined_loader", "0", "done"), "'done'"
+    ),
+    "a key of the averages": Lack(
+        ("averaging", "current"),
+        "'current'",
+        replace(TRAINING, averaging=AveragingConfig(kind="ema")),
+    ),
+    "a weight": Lack(("state_dict", "model."), "the model's weights"),
+}
+
+
+def without(content: Any, where: Sequence[str]) -> None:
+    """Delete a part of a checkpoint; names of callbacks and weights are given by their beginning."""
+    *parents, last = where
+    for name in parents:
+        content = (
+            content[int(name)] if isinstance(content, list) else content[key_of(content, name)]
+        )
+    del content[key_of(content, last)]
+
+
+def key_of(content: Mapping[str, Any], name: str) -> str:
+    return next(key for key in content if key.startswith(name))
+
+
+@pytest.mark.parametrize("lack", LACKS)
+def test_a_checkpoint_of_another_version_says_what_it_lacks_and_the_way_out(
+    trainings: Trainings, lack: str
+) -> None:
+    case = Case(
+        training=replace(LACKS[lack].training, checkpoints=CheckpointsConfig(every_steps=2))
+    )
+    folder = trainings.new_folder()
+
+    def strike(place: str, finished: int) -> None:
+        # After a validation, in the middle of the second epoch.
+        if (place, finished) == ("step", 10):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        trainings.train(case, folder, strike)
+    last = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    without(content, LACKS[lack].where)
+    torch.save(content, last)
+
+    with pytest.raises(TrainingError) as caught:
+        trainings.train(case, folder, resume=last)
+
+    assert str(caught.value).startswith(f"{last} must be written by this version of tunetrail")
+    assert f"differs in {LACKS[lack].message}" in str(caught.value)
+    assert "Delete it to train from the beginning" in str(caught.value)
+
+
+def test_a_key_error_after_the_first_step_stays_one(trainings: Trainings) -> None:
+    folder = trainings.new_folder()
+    last = interrupted(trainings, folder, at=4)
+
+    def strike(place: str, finished: int) -> None:
+        if place == "step":
+            raise KeyError(place)
+
+    with pytest.raises(KeyError, match="step"):
+        trainings.train(BASE, folder, strike, last)
 
 
 def test_a_signal_is_obeyed_after_the_running_step_with_a_checkpoint(
