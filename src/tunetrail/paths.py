@@ -133,8 +133,8 @@ def shown_uri(text: str) -> str:
         return f":{slashes}{user}:***@" if colon else f":{slashes}***@"
 
     # Up to the last @, as a password may contain one that nobody has escaped. With one slash, it is
-    # no URL, but whoever typed it meant one.
-    without = re.sub(r"(?<=\w):(/{1,3})([^\s'\"]*)@", hide, text)
+    # no URL, but whoever typed it meant one; except for a version, such as `models:/llm@root`.
+    without = re.sub(r"(?<=\w)(?<!\bmodels):(/{1,3})([^\s'\"]*)@", hide, text)
     return re.sub(
         r"([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*",
         r"\1***",

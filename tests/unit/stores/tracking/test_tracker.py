@@ -360,6 +360,9 @@ def test_tracking_errors_are_one_line(error: Exception) -> None:
         ("http://user:secret@host:5000", "http://user:***@host:5000"),
         ("http://host:notaport", "http://host:notaport"),
         ("http://token@host", "http://***@host"),
+        ("models:/embedding@root", "models:/embedding@root"),
+        ("starts from models:/team-llm@root", "starts from models:/team-llm@root"),
+        ("ourmodels:/user:secret@host", "ourmodels:/user:***@host"),
         ("postgresql://user:a/b@c@host/db", "postgresql://user:***@host/db"),
         (
             "postgresql://host/db?user=u&password=secret&x=1",
