@@ -1,16 +1,15 @@
 """Print the short table at the end of a training."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from tunetrail.cli.output import show
-from tunetrail.cli.terminal import plain_text
+from tunetrail.cli.terminal import least_width, new_table, plain_text
 from tunetrail.pipeline.result_table import COLUMNS, result_lines, result_rows
 from tunetrail.pipeline.training_result import TrainingResult
 from tunetrail.plain_values import plain_values
@@ -56,12 +55,8 @@ def print_results(
         page: The address of the run in MLflow's pages, if it is known.
         run_id: The run with the report.
     """
-    table = Table(*COLUMNS, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for cells in result_rows(results):
-        table.add_row(*cells)
-
     console = Console()
-    console.print(table)
+    console.print(_table(result_rows(results), console))
     lines = result_lines(results, report, page)
     # A page on a server needs a browser that reaches it, which a terminal far away may not have.
     if run_id is not None and report is not None and report.startswith("http"):
@@ -70,6 +65,23 @@ def print_results(
     for line in [*lines, where_to_look(tracking_uri)]:
         # Whole lines can be copied and searched; brackets of a reason are no markup.
         console.print(plain_text(line), soft_wrap=True, highlight=False, markup=False)
+
+
+def _table(rows: Sequence[Sequence[str]], console: Console) -> Table:
+    """Return a table with a row for each model type, or with a column if the rows are too wide."""
+    table = new_table(*COLUMNS)
+    for column in table.columns:
+        column.no_wrap = True
+    for cells in rows:
+        table.add_row(*cells)
+    if least_width(table, console) <= console.width:
+        return table
+
+    names, *lines = zip(COLUMNS, *rows, strict=True)
+    narrow = new_table(*names)
+    for cells in lines:
+        narrow.add_row(*cells)
+    return narrow
 
 
 def where_to_look(tracking_uri: str) -> str:

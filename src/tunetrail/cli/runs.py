@@ -1,14 +1,13 @@
 """`tunetrail runs`: list the trainings and sweeps of an experiment."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tunetrail.cli.command_parser import CommandParser
 from tunetrail.cli.output import add_output_options, show
 from tunetrail.cli.store_options import add_experiment, add_uri
-from tunetrail.cli.terminal import new_table, print_line, printable, say_loading
+from tunetrail.cli.terminal import least_width, new_table, print_line, printable, say_loading
 from tunetrail.errors import UserError
 from tunetrail.reporting.readable import shown_moment
 
@@ -116,7 +115,7 @@ def _print_table(runs: Sequence["ListedRun"], columns: Sequence[str], total: int
     left_out = []
     by_importance = sorted(further, key="test_rows".__eq__)
     table = _table(runs, further, console)
-    while by_importance and _least_width(table, console) > console.width:
+    while by_importance and least_width(table, console) > console.width:
         left_out.append(by_importance.pop())
         table = _table(runs, [name for name in further if name not in left_out], console)
 
@@ -146,14 +145,6 @@ def _table(runs: Sequence["ListedRun"], further: Sequence[str], console: "Consol
         cells += [_cell(run.values.get(name)) for name in further]
         table.add_row(*(printable(cell, console) for cell in cells))
     return table
-
-
-def _least_width(table: "Table", console: "Console") -> int:
-    """Return the columns of a terminal on which nothing of a table is cut off."""
-    from rich.measure import Measurement
-
-    unlimited = console.options.update(max_width=sys.maxsize)
-    return Measurement.get(console, unlimited, table).minimum
 
 
 def _cell(value: str | float | None) -> str:

@@ -30,6 +30,14 @@ def new_table(*columns: str) -> "Table":
     return table
 
 
+def least_width(table: "Table", console: "Console") -> int:
+    """Return the columns of a terminal on which nothing of a table is cut off."""
+    from rich.measure import Measurement
+
+    unlimited = console.options.update(max_width=sys.maxsize)
+    return Measurement.get(console, unlimited, table).minimum
+
+
 def printable(text: str, console: "Console") -> str:
     """Return a text for a cell or a line of a rich console, in which brackets are no markup.
 

@@ -37,6 +37,24 @@ def test_print_results_shows_one_line_per_model_type(capsys: pytest.CaptureFixtu
     assert printed.rstrip().endswith(" ui")
 
 
+@pytest.mark.parametrize("width", [40, 60, 79])
+def test_print_results_cuts_nothing_off_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    print_results(results(), "sqlite:///mlflow.db")
+
+    printed = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    expected = (
+        ["improvement +0.0500 … +0.2000", "decision promoted", "version 3 = root"]
+        if width < 78
+        else ["embedding nDCG@10 ↑ 0.5000 0.6250 +0.0500 … +0.2000 promoted 3 = root"]
+    )
+    assert set(expected) <= set(lines)
+
+
 def test_print_results_says_what_was_written(capsys: pytest.CaptureFixture[str]) -> None:
     found = results()
     metrics = {
