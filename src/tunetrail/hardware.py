@@ -1,6 +1,7 @@
 """Tell what hardware this machine has without importing torch, which takes seconds."""
 
 import os
+import platform
 from pathlib import Path
 
 # NVIDIA's driver, AMD's driver, and the driver of NVIDIA's in the Linux of Windows.
@@ -13,6 +14,16 @@ def cpu_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """Return the processor's name as Linux tells it, or else as Python knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def may_have_gpu() -> bool:

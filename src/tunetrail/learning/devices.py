@@ -5,10 +5,8 @@ Between its computations a model lies on the CPU: two of them would need the GPU
 
 import logging
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +16,7 @@ from tunetrail.config import TrainingConfig
 from tunetrail.config.trainer import TrainerConfig
 from tunetrail.config.training import AUTO
 from tunetrail.errors import ConfigError
-from tunetrail.hardware import cpu_count
+from tunetrail.hardware import cpu_count, cpu_name
 
 logger = logging.getLogger(__name__)
 
@@ -82,23 +80,13 @@ def machine_facts() -> dict[str, Any]:
     """Return what the last digits of a computation depend on: processor, threads, GPUs, CUDA."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
         # A build for GPUs is another build on the CPU, too.
         "cuda": torch.version.cuda,
     }
-
-
-def _cpu_name() -> str:
-    """Return the processor's name as Linux tells it, or else as Python knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 @contextmanager

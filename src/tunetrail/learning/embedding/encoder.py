@@ -6,7 +6,7 @@ device.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,12 @@ from torch import Tensor
 
 from tunetrail.learning.cpu_layers.linear import has_faster_products
 from tunetrail.learning.devices import to_device
-from tunetrail.learning.embedding.text_batches import ROW_MULTIPLE, SHOWN_FROM, encode_in_batches
+from tunetrail.learning.embedding.text_batches import (
+    ROW_MULTIPLE,
+    SHOWN_FROM,
+    cut_by_tokens,
+    encode_in_batches,
+)
 from tunetrail.learning.evaluation_mode import evaluating
 from tunetrail.learning.padding_free.attention import segment_attention_of
 from tunetrail.learning.padding_free.segments import concatenate
@@ -33,6 +38,12 @@ _PROBES = [
     "one two three",
     "a text that is somewhat longer than the others, so that lengths differ",
 ]
+# Tokens of a row whose activations are kept for the backward pass.
+#
+# The C library gives memory of more than 32 MB back to the system as soon as it is free, and the
+# system fills it with zeros at its next use, which takes longer than a layer's own computation. A
+# feed-forward layer of 1,536 reaches that size at 5,500 tokens, and few tokens stay in the caches.
+_MOST_TRAINED_TOKENS = 2048
 # Largest difference of vectors without padding, relative to the largest entry.
 _TOLERANCE = 1e-4
 # Why a model needs padded batches, as long as it lives: by its device, precision and length.
@@ -87,7 +98,10 @@ class Encoder:
         return counted
 
     def _encode_concatenated(self, columns: Sequence[TextColumn]) -> Tensor:
-        """Return the vectors of texts that go through the model as one row, without padding."""
+        """Return the vectors of texts that go through the model without padding.
+
+        They make up one row, or rows of about equally many tokens where a longer one is slower.
+        """
         # An empty text has no tokens if the tokenizer puts nothing around it.
         filler = np.array([self.model.tokenizer.pad_token_id or 0])
         rows = []
@@ -97,10 +111,29 @@ class Encoder:
         if not rows:
             return self._no_vectors()
 
+        lengths = np.array(list(map(len, rows)))
+        self.lengths += lengths.tolist()
+        # Such as the prompt's length, which pooling needs if it leaves prompts out.
+        constants = self.tokenized.constants(columns[0].prompt) or {}
+
+        pieces = -(-int(lengths.sum()) // _MOST_TRAINED_TOKENS)
+        is_cut = self.model.device.type == "cpu" and torch.is_grad_enabled()
+        if pieces == 1 or not is_cut:
+            return self._encode_row(rows, constants)
+
+        order = np.argsort(-lengths, kind="stable")
+        vectors = []
+        for piece in cut_by_tokens(order, lengths[order], lengths.sum() / pieces):
+            vectors.append(self._encode_row([rows[index] for index in piece], constants))
+        return torch.cat(vectors)[np.argsort(order)]
+
+    def _encode_row(
+        self, texts: Sequence[npt.NDArray[np.int64]], constants: Mapping[str, Any]
+    ) -> Tensor:
+        """Return the vectors of texts, given by their tokens' ids, that make up one row."""
         # Elsewhere a new number of tokens costs nothing, and filler would.
         multiple = ROW_MULTIPLE if has_faster_products() else 1
-        tokens = concatenate(rows, self.model.device, multiple=multiple)
-        self.lengths += map(len, rows)
+        tokens = concatenate(texts, self.model.device, multiple=multiple)
         self.computed += tokens.segments.tokens
 
         transformer: Any = self.model[0]
@@ -108,8 +141,7 @@ class Encoder:
         features = tokens.features(transformer._infer_flatten_position_offset())
         # Pooling would count the tokens on the device, and have the CPU wait for the result.
         features["seq_idx"] = tokens.sequence_of_token()
-        # Such as the prompt's length, which pooling needs if it leaves prompts out.
-        features |= self.tokenized.constants(columns[0].prompt) or {}
+        features |= constants
         return tokens.in_callers_order(self.model(features)["sentence_embedding"])
 
     def _encode_padded(self, column: TextColumn) -> Tensor:

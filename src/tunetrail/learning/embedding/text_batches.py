@@ -66,6 +66,19 @@ def _batches(
     """Return the rows of each batch; tokens are estimated from the texts' characters."""
     # Two special tokens each; the model cuts off a text that would fill more than a batch.
     tokens = np.minimum(lengths[order] // _CHARACTERS_PER_TOKEN + 2, TOKENS_PER_BATCH)
-    # A text is in the batch in which its first token lies.
-    batch_of = (np.cumsum(tokens) - tokens) // most_tokens
+    return cut_by_tokens(order, tokens, most_tokens)
+
+
+def cut_by_tokens(
+    order: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64], share: float
+) -> list[npt.NDArray[np.int64]]:
+    """Cut rows into batches of about equally many tokens.
+
+    Args:
+        order: The rows.
+        tokens: Tokens of each row, in the same order.
+        share: Tokens of a batch.
+    """
+    # A row is in the batch in which its first token lies.
+    batch_of = (np.cumsum(tokens) - tokens) // share
     return np.split(order, np.flatnonzero(np.diff(batch_of)) + 1)

@@ -15,16 +15,19 @@ from tunetrail.learning.cpu_layers.linear import (
     linear_gelu,
     replace_linear,
 )
+from tunetrail.learning.torch_internals import onednn_linear
 
 SHAPES = [(300, 64, 256), (300, 256, 64), (1, 512, 9000), (64, 3, 70_000)]
 """Rows, inputs, outputs; large enough for the other library."""
 
 
-@pytest.fixture(params=["chosen", "torch"])
+@pytest.fixture(params=["chosen", "intel", "amd", "torch"])
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The library that this machine takes, and torch's own, which all others take."""
+    """The libraries that this machine takes, those of CPUs with AVX-512, and torch's own alone."""
     if request.param == "torch":
         monkeypatch.setattr(products, "has_faster_products", lambda: False)
+    elif request.param != "chosen":
+        monkeypatch.setattr(products, "has_full_mkl", lambda: request.param == "intel")
     return str(request.param)
 
 
@@ -89,6 +92,27 @@ def test_only_what_the_gradient_needs_is_kept(trained: str) -> None:
     assert (values.grad is not None) == (trained == "values") and (weight.grad is not None) == (
         trained == "weight"
     )
+
+
+@pytest.mark.skipif(not has_faster_products(), reason="no oneDNN here")
+@pytest.mark.parametrize(
+    ("is_intel", "outputs", "onednn_products"), [(True, 256, 0), (True, 9000, 1), (False, 256, 1)]
+)
+def test_a_weights_gradient_is_mkls_on_intel_unless_it_is_a_heads(
+    is_intel: bool, outputs: int, onednn_products: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Tensor] = []
+
+    def multiply(*tensors: Tensor) -> Tensor:
+        taken.append(tensors[0])
+        return onednn_linear(*tensors)
+
+    monkeypatch.setattr(products, "has_full_mkl", lambda: is_intel)
+    monkeypatch.setattr(products, "onednn_linear", multiply)
+    gradient = products.transposed_product(torch.ones(300, outputs), torch.ones(300, 64))
+
+    assert torch.equal(gradient, torch.full((outputs, 64), 300.0))
+    assert len(taken) == onednn_products
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -9,6 +9,7 @@ import torch
 from tests.families import assert_close, gradients
 
 from tunetrail.learning.cpu_layers.linear import has_faster_products
+from tunetrail.learning.embedding import encoder
 from tunetrail.learning.embedding.data import EmbeddingBatch
 from tunetrail.learning.embedding.encoder import TextColumn, encode_with_prompt
 from tunetrail.learning.embedding.module import EmbeddingModule
@@ -80,6 +81,37 @@ def test_every_family_gives_the_same_without_padding(encoder_folder: Folder, fam
     # decoders' tokenizers put nothing around a text, and padding makes what it likes of no token at
     # all
     assert_equal_without_padding(path, batch(shortest="x" if decoder else ""))
+
+
+@pytest.mark.parametrize("prompts", [("", ""), ("question: ", "tell: ")])
+@pytest.mark.parametrize("most_tokens", [1, 16, 48])
+def test_rows_of_few_tokens_give_the_same(
+    encoder_folder: Folder,
+    monkeypatch: pytest.MonkeyPatch,
+    prompts: tuple[str, str],
+    most_tokens: int,
+) -> None:
+    path = encoder_folder("bert")
+    monkeypatch.setattr(encoder, "_MOST_TRAINED_TOKENS", most_tokens)
+    rows: list[int] = []
+    concatenate = encoder.concatenate
+
+    def counted(texts: Any, *arguments: Any, **options: Any) -> Any:
+        rows.append(sum(map(len, texts)))
+        return concatenate(texts, *arguments, **options)
+
+    monkeypatch.setattr(encoder, "concatenate", counted)
+    module, micro_batch = module_of(path, padding_free=True), batch(prompts)
+    assert_equal_without_padding(path, micro_batch)
+    rows.clear()
+
+    module.encoder(micro_batch.columns)
+
+    lengths, computed = module.encoder.forget()
+    longest = max(lengths)
+    assert len(lengths) == sum(map(len, (TEXTS, ANSWERS, NEGATIVES)))
+    assert sum(rows) == sum(lengths) <= computed
+    assert len(rows) > 2 and max(rows) < most_tokens + longest
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
