@@ -301,6 +301,8 @@ def test_seconds_of_steps_leave_out_the_first_epoch_and_validations():
 
 
 @pytest.mark.slow
+# Several fresh processes, each of which imports for seconds: next to other work, minutes.
+@pytest.mark.timeout(900)
 def test_two_ranks_do_the_work_of_one(tmp_path, tiny_embedding_model):
     task = task_of(
         tmp_path, tiny_embedding_model, PAIRS, shape="pair", loss="multiple_negatives_ranking"
