@@ -62,7 +62,7 @@ class PreparationConfig:
     vector_precision: str = setting("float32", one_of("float32", "int8"))
     """Precision of the vectors by which rows are checked (outliers, wrong labels, drift):
     `int8` computes the vectors of a BERT model on the CPU with products of 8-bit integers,
-    which takes half the time where the CPU has AVX-512 VNNI, and misses some outliers. Mining,
+    which takes 70 % of the time where the CPU has AVX-512 VNNI, and misses some outliers. Mining,
     training and scores always take float32."""
 
     def __post_init__(self) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tunetrail.errors import ModelError
 from tunetrail.fingerprints import file_fingerprint
-from tunetrail.learning.torch_internals import without_gguf_bar
 from tunetrail.locks import file_lock
 from tunetrail.paths import cache_dir
 from tunetrail.scratch import scratch_folder, scratch_prefix, sweep
@@ -81,6 +80,8 @@ def _is_unused(folder: Path, seconds: float) -> bool:
 
 def _convert(file: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tunetrail.learning.torch_internals import without_gguf_bar
 
     logger.info("converting %s from GGUF to %s, once", file.name, target.parent)
     prefix = scratch_prefix(".converting-")
