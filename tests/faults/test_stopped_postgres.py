@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,13 +34,10 @@ class Cluster:
         self.folder, self._data = folder, folder / "data"
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.port = int(listening.getsockname()[1])
-        folder.mkdir()
         # The server refuses to run as root.
         self._user = "postgres" if os.geteuid() == 0 else getpass.getuser()
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres")
-            for parent in [*folder.parents][:3]:
-                parent.chmod(parent.stat().st_mode | 0o011)
         self._call("initdb", "-D", str(self._data), "-A", "trust", "-U", "postgres", "-N")
 
     def url(self, name: str) -> str:
@@ -71,12 +69,14 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     """Yield a running server."""
-    cluster = Cluster(tmp_path_factory.mktemp("postgres") / "cluster")
-    cluster.start()
-    yield cluster
-    cluster.stop()
+    # pytest refuses its own folder as soon as another user, such as the server's, may enter it.
+    with tempfile.TemporaryDirectory(prefix="tunetrail-postgres-") as folder:
+        cluster = Cluster(Path(folder))
+        cluster.start()
+        yield cluster
+        cluster.stop()
 
 
 def wait_for_text(command: Command, text: str) -> None:
