@@ -185,6 +185,7 @@ def _write_job(
     split = prepared.split
     before_mining = prepared.augmented if builder.are_mined_again(prepared.augmented) else None
     corpus = context.family.validation_corpus(context.settings, split.train, split.validation)
+
     JobRows(
         train=prepared.train,
         validation=split.validation,
