@@ -20,8 +20,10 @@ _TIME, _MEMORY = 0.25, 0.1
 """How far an estimate may be from what happens, as a share of it."""
 _SESSION, _LONGEST_CODE = "docs", 500
 _ROWS = {"embedding": 300, "llm": 80}
-_EMBEDDING = ["model_type=embedding", "embedding=minilm"]
-_LLM = ["model_type=llm", "llm=smollm2-135m", "llm.max_length=256"]
+# Candidates of so few rows are refused, and only one that passes the gate is scored in a fresh process.
+_COMMON = ["gate.fresh_process=false"]
+_EMBEDDING = [*_COMMON, "model_type=embedding", "embedding=minilm"]
+_LLM = [*_COMMON, "model_type=llm", "llm=smollm2-135m", "llm.max_length=256"]
 _CONFIGURATIONS = {
     "embedding, two folds": [
         *_EMBEDDING,

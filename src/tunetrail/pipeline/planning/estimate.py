@@ -25,7 +25,7 @@ class Speeds:
         train_seconds: Of a token in a training step.
         validation_seconds: Of a token in a validation.
         score_seconds: Of a token that a finished model scores.
-        checkpoint_seconds: Writing the checkpoints of a validation.
+        checkpoint_seconds: Writing both checkpoints of a validation, the last one and the best one.
         save_seconds: Writing the trained model once.
         answer_seconds: Writing all answers of the evaluation with one model, at most.
         read_tokens: Tokens that the model reads for each token that the preparation counts: it
@@ -106,7 +106,7 @@ class FixedSeconds:
     opening: float = 2.5
     fold: float = 0.5
     training: float = 1.0
-    evaluation: float = 2.5
+    evaluation: float = 1.5
     deployment: float = 2.0
     fresh_process: float = 6.0
 
@@ -165,14 +165,17 @@ def estimate_stages(
         first_load = load_seconds
 
     scoring = speeds.validation_seconds * work.validation_tokens / division.devices
-    validation = scoring + speeds.checkpoint_seconds
+    # Each validation writes the last checkpoint, and about every second one, the first included, is
+    # the best so far.
+    checkpoint_files = work.validations + (work.validations + 1) / 2
     stages.append(
         StageEstimate(
             stage="training",
             seconds=first_load
             # The checks before the first step take about as long as one.
             + (work.steps + 1) * step_seconds
-            + work.validations * validation
+            + work.validations * scoring
+            + checkpoint_files * speeds.checkpoint_seconds / 2
             + work.reminings * mining_seconds
             + speeds.save_seconds
             + speeds.slowdown * fixed.training,

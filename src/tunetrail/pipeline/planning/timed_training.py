@@ -31,11 +31,20 @@ class StepClock:
 
     @property
     def token_seconds(self) -> float:
-        """Seconds of a token that the model reads, after the first step if there are more."""
-        (first, first_tokens, _), (last, last_tokens, _) = self.reports[0], self.reports[-1]
-        if len(self.reports) == 1:
-            first, first_tokens = self.begun, 0.0
-        return (last - first) / max(last_tokens - first_tokens, 1.0)
+        """Seconds of a token that the model reads: the least of a step, without the first of several.
+
+        Each step of a training is a little faster than the one before, until the memory and the
+        products of its sizes are there.
+        """
+        (first, first_tokens, _), *later = self.reports
+        if not later:
+            return (first - self.begun) / max(first_tokens, 1.0)
+
+        steps = zip(self.reports, later, strict=False)
+        return min(
+            (end - begin) / max(tokens - tokens_before, 1.0)
+            for (begin, tokens_before, _), (end, tokens, _) in steps
+        )
 
     @property
     def load_seconds(self) -> float:

@@ -77,7 +77,9 @@ def test_each_stage_is_the_sum_of_what_it_computes() -> None:
     assert found["cross_validation"] == pytest.approx(
         2.0 + 2 * 0.75 + 3 * 0.5 + 60 * 0.8 + 9000 * 0.003
     )
-    assert found["training"] == pytest.approx(0.75 + 101 * 0.8 + 8 * (3.2 + 0.5) + 0.25 + 1.0)
+    # Of eight validations, four and a half are taken for the best so far.
+    checkpoints = 12.5 * 0.25
+    assert found["training"] == pytest.approx(0.75 + 101 * 0.8 + 8 * 3.2 + checkpoints + 0.25 + 1.0)
     # Both models are read and score the test rows; what is registered is read once more.
     assert found["evaluation"] == pytest.approx(2 * (0.75 + 4.8 + 10.0) + 8.0)
     assert found["deployment"] == pytest.approx(4 * 0.25 + 2 * 0.75 + 2 * (2.0 + 3.0))
@@ -105,7 +107,7 @@ def test_devices_divide_steps_and_validations_and_each_training_starts_their_pro
         3 * (8.0 + 2.0) + 3 * 0.5 + 60 * 0.2 + 9000 * 0.003
     )
     assert found["training"] == pytest.approx(
-        8.0 + 2.0 + 101 * 0.2 + 8 * (3.2 / 4 + 0.5) + 0.25 + 1.0
+        8.0 + 2.0 + 101 * 0.2 + 8 * 3.2 / 4 + 12.5 * 0.25 + 0.25 + 1.0
     )
     assert found["evaluation"] == pytest.approx(seconds(WORK)["evaluation"])
 

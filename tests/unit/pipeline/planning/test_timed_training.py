@@ -15,6 +15,11 @@ def test_clock_times_the_steps_after_the_first() -> None:
     assert clock.load_seconds == pytest.approx(9.0)
 
 
+def test_clock_takes_the_fastest_step() -> None:
+    reports = [(20.0, 100.0, 0.0), (24.0, 300.0, 0.0), (25.0, 400.0, 0.0), (28.0, 600.0, 0.0)]
+    assert clock_of(*reports).token_seconds == pytest.approx(0.01)
+
+
 def test_clock_takes_a_single_step_with_its_loading() -> None:
     clock = clock_of((20.0, 100.0, 0.0))
     assert clock.token_seconds == pytest.approx(0.1)
