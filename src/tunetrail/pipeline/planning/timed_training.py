@@ -31,7 +31,7 @@ class StepClock:
 
     @property
     def token_seconds(self) -> float:
-        """Seconds of a token that the model reads: the least of a step, without the first of several.
+        """Seconds of a token that the model reads, in the fastest step after the first.
 
         Each step of a training is a little faster than the one before, until the memory and the
         products of its sizes are there.
