@@ -178,6 +178,10 @@ def test_urls_are_read_and_their_secrets_are_not_shown(workplace: Path) -> None:
     with pytest.raises(SampleError, match=r"memory://bucket/b\.jsonl doesn't exist") as caught:
         list(read_rows("memory://me:SECRET@bucket/b.jsonl?signature=SECRET"))
     assert "SECRET" not in str(caught.value)
+    with pytest.raises(SampleError, match=r"must name a single file\.$"):
+        list(read_rows("memory://bucket/*.parquet"))
+    with pytest.raises(SampleError, match=r"'memory://bucket/rows'\. Name a single file\.$"):
+        list(read_rows("memory://bucket/rows"))
 
 
 @pytest.mark.parametrize(

@@ -135,10 +135,10 @@ def source_file(path: str, suffixes: Collection[str], is_binary: Binary) -> Sour
 
 
 def _unknown_suffix(path: str, suffixes: Collection[str]) -> SampleError:
+    way_out = "Name a single file" if is_url(path) else "Convert the file or rename it"
     return SampleError(
         f"the file's suffix must be one of {', '.join(suffixes)} (text formats may be followed by "
-        f"{' or '.join(_DECOMPRESSORS)}), got {shown_path(path)!r}. "
-        "Convert the file or rename it."
+        f"{' or '.join(_DECOMPRESSORS)}), got {shown_path(path)!r}. {way_out}."
     )
 
 

@@ -46,7 +46,10 @@ def opened_url(file: SourceFile) -> Iterator[BinaryIO]:
             f"{way_out}."
         ) from error
     except FileNotFoundError as error:
-        raise SampleError(f"{file.name} doesn't exist. Check the URL.") from error
+        # Unlike a path, it can't name a folder or a glob: many web servers list no files.
+        raise SampleError(
+            f"{file.name} doesn't exist. Check the URL: it must name a single file."
+        ) from error
     # The clients of stores have errors of their own, whose messages may hold a signed URL.
     except Exception as error:
         raise SampleError(
