@@ -129,8 +129,8 @@ def _common_model_type(references: Sequence[ModelReference], model_type: str | N
     with_runs = [reference for reference in references if reference.name != BASE]
     if not with_runs:
         raise UserError(
-            "models must name a run or a version next to base, got base only. "
-            "Name one that was compared with it."
+            "models must name a run or a version besides base, got base only. "
+            "Name a run in which base was scored."
         )
 
     shared = set.intersection(*(set(reference.run_ids) for reference in with_runs))

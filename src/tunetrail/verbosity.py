@@ -208,7 +208,7 @@ def _set_level(logger: logging.Logger, level: int) -> None:
 
 @contextmanager
 def _printed_lines() -> Iterator[None]:
-    """Print tunetrail's lines while the block runs, unless somebody else takes them."""
+    """Print tunetrail's log lines while the block runs, unless the application handles them."""
     logger = logging.getLogger("tunetrail")
     if logger.hasHandlers():
         yield

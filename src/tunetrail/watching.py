@@ -130,7 +130,10 @@ class Watch:
         with contextlib.suppress(OSError):
             deliver_left_entries(self._database, self._spool)
         for run in self._database.mark_interrupted_runs():
-            logger.warning("the training run %s was left by a process that died", run.run_id)
+            logger.warning(
+                "the training run %s was left by a process that died; it is marked as interrupted",
+                run.run_id,
+            )
 
         position = self._database.watched_sessions.position()
         if position == self._idle_position or self._is_busy():

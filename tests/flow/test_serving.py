@@ -419,7 +419,10 @@ def test_the_command_serves_an_exported_model_until_it_is_stopped(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["embeding"], "family must be one of embedding, llm, or one of these after the text of"),
+        (
+            ["embeding"],
+            "family must be one of embedding, llm, or a registered model whose name ends",
+        ),
         (["embedding"], "family must have a root, got 'embedding' without one in sqlite:"),
         (["embedding", "--uri", "sqlite:///absent.db"], "there is no such file"),
         (["llm", "--model-dir", "models"], "model_dir must be a folder with an exported llm"),

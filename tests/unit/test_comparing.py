@@ -200,7 +200,7 @@ def test_runs_of_several_families_need_a_model_type(
             "artifact evaluation/rows.parquet, got 'unscored' without it",
         ),
         (("embedding/1", "embedding"), "must be one run, got 'embedding', the name of 2 runs"),
-        (("base", "base"), "models must name a run or a version next to base"),
+        (("base", "base"), "models must name a run or a version besides base"),
         (
             ("base", "embedding@root"),
             "base must be what .* was compared with, got run .* models:/embedding/2",

@@ -103,7 +103,7 @@ def _installed_line(point: ExtensionPoint) -> str:
 
 
 def _extension_lines(key: str) -> list[str]:
-    """Return the options of an installed extension, or the one that the key names."""
+    """Return the help for all options of an installed extension, or for the option of the key."""
     settings = extension_settings(key).values()
     chosen = [option for option in settings if f"{option.key}.".startswith(f"{key}.")]
     lines: list[str] = []

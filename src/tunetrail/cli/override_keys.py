@@ -47,7 +47,7 @@ def check_keys(overrides: Sequence[str]) -> None:
 def with_signs(overrides: Sequence[str]) -> list[str]:
     """Return the overrides with `++` before names that users make up, such as a callback's.
 
-    Hydra wants a plus before a key that isn't there yet. With two, it doesn't mind one that an
+    Hydra wants a plus before a key that isn't there yet. Two of them also allow a key that an
     option of a group, such as `callbacks=ema`, has added already.
     """
     signed = []

@@ -128,7 +128,7 @@ class TypedFileSource(FileConfigSource):
         return "typed"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Load a file, and replace what YAML has made of its texts."""
+        """Load a file, and put text values that YAML read as numbers back as they were typed."""
         result = super().load_config(config_path)
         _check_hydra_part(config_path, result)
 
@@ -144,7 +144,7 @@ class TypedFileSource(FileConfigSource):
         return result
 
     def _restore_texts(self, config: Any, node: Any, key: str, prefix: str) -> None:
-        """Replace the values of text keys by what the YAML says, at any depth."""
+        """Put the values of text settings back as they were typed in the file, at any depth."""
         children: list[tuple[Any, Any, str]] = []
         if isinstance(node, yaml.MappingNode):
             for name, child in node.value:

@@ -42,7 +42,7 @@ def suggest_keys(unknown_key: str, groups: Collection[str] = (), model_type: str
     key = unknown_key.strip().replace("-", "_").casefold()
     known_keys = [*all_settings(), *groups]
 
-    # One letter is wrong in the whole key, or only its case: whatever else it looks like.
+    # A key with a single wrong letter, or in another case, is meant before any other likeness.
     if key in known_keys:
         return [key]
     typos = nearest_words(

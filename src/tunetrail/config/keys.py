@@ -84,7 +84,7 @@ def all_settings() -> dict[str, Setting]:
 
 
 def extension_settings(key: str) -> dict[str, Setting]:
-    """Return the options of the installed extension that a key names, or an option of which it is.
+    """Return all options of the installed extension that a key belongs to; empty without one.
 
     Its package is imported.
 

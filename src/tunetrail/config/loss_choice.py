@@ -80,7 +80,7 @@ def check_teacher(shape: str, name: str, teacher: str | None) -> None:
 
 
 def check_loss_options(loss: Loss, options: "LossConfig") -> None:
-    """Raise `ConfigError` for an option that is set although this loss doesn't have it."""
+    """Raise `ConfigError` for an option that this loss lacks, or a distance that it can't take."""
     # Ignored options would mislead: a sweep over one would compare equal trainings.
     for name, value in vars(options).items():
         check(

@@ -119,7 +119,7 @@ def make_folds(
     _check_fold_count(n_splits, len(sizes), len(train_rows), by_time=by_time)
 
     if by_time:
-        block_of = _blocks(sizes, _oldestmoments_of(train_rows), n_splits + 1)
+        block_of = _blocks(sizes, _oldest_moments_of(train_rows), n_splits + 1)
         block = np.array([block_of[cluster] for cluster in clusters])
         # Trained on the past and scored on what came next, as in production.
         cuts = [(block < scored, block == scored) for scored in range(1, n_splits + 1)]
@@ -159,8 +159,8 @@ def _check_fold_count(n_splits: int, clusters: int, rows: int, *, by_time: bool)
     )
 
 
-def _oldestmoments_of(rows: pd.DataFrame) -> dict[str, float]:
-    """Return the moment of the oldest row of each cluster."""
+def _oldest_moments_of(rows: pd.DataFrame) -> dict[str, float]:
+    """Return when the oldest row of each cluster was written, by cluster."""
     oldest: dict[str, float] = {}
     for cluster, moment in zip(rows["cluster"], moments_of(rows["timestamp"]), strict=True):
         oldest[cluster] = min(moment, oldest.get(cluster, moment))

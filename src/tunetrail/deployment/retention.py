@@ -87,10 +87,10 @@ class Retention:
             # Read again: root may have moved since.
             present = replace(self)
             if str(version.version) in present.kept:
-                needed = present.kept[str(version.version)]
+                why_needed = present.kept[str(version.version)]
                 raise DeploymentError(
-                    f"{self.moves.name}/{version.version} must not be needed any more to be "
-                    f"deleted, but it stays ({needed})."
+                    f"{self.moves.name}/{version.version} must not be needed to be deleted, got "
+                    f"one that is ({why_needed}). It stays."
                 )
             # A deletion that a kill had interrupted: whoever takes the lock finishes it.
             if self.moves.alias.find(str(version.version)) is None:

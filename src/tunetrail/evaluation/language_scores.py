@@ -107,10 +107,10 @@ def preference_scores(chosen: Scores, rejected: Scores) -> Scores:
 
 
 def verdict_scores(answers: Scores, accepted: Array) -> Scores:
-    """Score a language model by answers of which is known whether they were accepted.
+    """Score a language model on answers that are known to have been accepted or rejected.
 
-    `bits_per_byte` (primary) is that of the accepted answers; lower is better. Their likelihood can
-    be compared between any two models. `with_reward_accuracy` adds what takes two models.
+    `bits_per_byte` (primary) is that of the accepted answers; lower is better. It can be compared
+    between any two models. `with_reward_accuracy` adds the metrics that need both of them.
 
     Args:
         answers: `language_scores` of all answers.

@@ -72,7 +72,7 @@ class Metric:
 
 
 def sums_resampler(columns: Columns, formula: Callable[[Floats], Floats]) -> Resampler:
-    """Return the resampler of a metric that depends on sums over the examples only.
+    """Return the resampler of a metric that depends only on sums over the examples.
 
     Args:
         columns: Returns what is summed, [columns, examples].
@@ -90,7 +90,13 @@ def sums_resampler(columns: Columns, formula: Callable[[Floats], Floats]) -> Res
 
 
 def sums_metric(columns: Columns, formula: Callable[[Floats], Floats], **fields: Any) -> Metric:
-    """Return a metric that depends on sums over the examples only."""
+    """Return a metric that depends only on sums over the examples.
+
+    Args:
+        columns: Returns what is summed, [columns, examples].
+        formula: Takes the sums, [columns, resamples]; returns [resamples].
+        fields: The other fields of `Metric`.
+    """
 
     def statistic(values: Values, indices: Array) -> Floats:
         return formula(columns(values)[:, indices].sum(axis=-1))

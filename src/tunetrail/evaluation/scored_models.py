@@ -124,7 +124,7 @@ def same_rows(models: Sequence[ScoredModel]) -> bool:
 
 
 def check_comparable(models: Sequence[ScoredModel]) -> None:
-    """Raise `UserError` if models are no two different ones, or of other families or shapes."""
+    """Raise `UserError` unless there are two different models of one family and shape, or more."""
     if len(models) < 2:
         raise UserError(f"models must be at least 2, got {len(models)}. Name another one.")
     for model in models:

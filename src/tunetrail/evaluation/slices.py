@@ -237,8 +237,8 @@ def _check_finite(scores: Scores) -> None:
         broken = int(np.count_nonzero(~np.isfinite(scores.per_example[name].astype(np.float64))))
         if broken:
             raise UserError(
-                f"{name} must be finite for every row, got {broken} of {scores.examples} values "
-                "that are not. Evaluate the run again."
+                f"{name} must be finite for every row, got {broken} of {scores.examples} rows on "
+                "which it isn't. Train the model again."
             )
 
 

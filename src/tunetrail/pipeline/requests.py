@@ -41,7 +41,7 @@ def summaries_of(database: DatabaseManager, session_ids: Sequence[str]) -> list[
 
 
 def trained_model_type(summaries: Sequence[SessionSummary], model_type: str) -> str:
-    """Return the model type that a training trains: `all` is what the sessions have samples of.
+    """Return the model type to train: for `all`, the only family that has samples, if it is one.
 
     Args:
         summaries: The sessions.
@@ -54,7 +54,9 @@ def trained_model_type(summaries: Sequence[SessionSummary], model_type: str) -> 
 
     only = with_samples[0].name
     sessions = ", ".join(summary.session_id for summary in summaries)
-    _log.warning("session %s has samples of one kind only: training model_type=%s", sessions, only)
+    _log.warning(
+        "%s: all samples are of one kind, so only model_type=%s is trained", sessions, only
+    )
     return only
 
 

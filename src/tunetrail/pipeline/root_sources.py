@@ -196,7 +196,7 @@ def root_source(
 
 
 def family_of(name: str) -> ModelFamily:
-    """Return the family of a registered model, whose name may begin with `tracking.prefix`.
+    """Return the family of a registered model, whose name may begin with any prefix.
 
     Raises:
         ConfigError: The name ends with no family's name.
@@ -206,8 +206,8 @@ def family_of(name: str) -> ModelFamily:
     if not matching:
         known = [family.name for family in families]
         raise ConfigError(
-            f"family must be one of {', '.join(known)}, or one of these after the text of "
-            f"tracking.prefix, got {name!r}.{did_you_mean(name, known)}"
+            f"family must be one of {', '.join(known)}, or a registered model whose name ends with "
+            f"one of them, got {name!r}.{did_you_mean(name, known)}"
         )
     # A package's family may end with another one's name: the longest is meant.
     return max(matching, key=lambda family: len(family.name))

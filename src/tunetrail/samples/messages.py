@@ -251,7 +251,9 @@ def _read_content(turn: Mapping[str, Any], role: str, place: str) -> str:
     if content is None and (role == "tool" or (role == "assistant" and has_calls)):
         content = ""
     if content is None:
-        raise SampleError(f"{place} must have role and content, got {shortened(turn)}.")
+        raise SampleError(
+            f"{place} must have content, got {shortened(turn)}. Add it, or leave the turn out."
+        )
 
     content_parts = as_list(content)
     is_parts = not isinstance(content, str) and bool(content_parts)

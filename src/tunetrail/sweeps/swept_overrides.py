@@ -72,7 +72,7 @@ def _interval(
     assert start is not None and end is not None
     check(start < end, key, "an interval whose end is above its start", typed)
     if has_log:
-        check(start > 0, key, "an interval from above 0 with the tag log", typed)
+        check(start > 0, key, "an interval that starts above 0, as it has the tag log", typed)
 
     # Hydra makes floats of the ends, unless the user wrote int(interval(1,8)).
     if isinstance(start, int) and isinstance(end, int):

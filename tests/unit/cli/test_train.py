@@ -333,7 +333,7 @@ def test_train_trains_what_there_are_samples_of_and_says_so(
 
     assert result.exit_code == 2
     warning, error = result.err.splitlines()
-    assert "session s1 has samples of one kind only: training model_type=embedding" in warning
+    assert "s1: all samples are of one kind, so only model_type=embedding is trained" in warning
     assert error.startswith("error: embedding.model must be a local folder")
     with DatabaseManager("sqlite:///tunetrail.db") as manager:
         (run,) = manager.training_runs()

@@ -100,7 +100,10 @@ def test_value_of_a_range_is_the_nearest_of_those_that_hydra_lists() -> None:
         ("a=range(3,1)", "a must be at least one value, got 'a=range"),
         ("a=1,2,1.0", "a must be different values, got 'a=1,2,1.0'"),
         ("a=interval(2,1)", "a must be an interval whose end is above its start"),
-        ("a=tag(log,interval(0,1))", "a must be an interval from above 0 with the tag log"),
+        (
+            "a=tag(log,interval(0,1))",
+            "a must be an interval that starts above 0, as it has the tag log",
+        ),
         ("a=tag(log,range(2,9,2))", "in steps of 1 with the tag log"),
         ("a=tag(log,choice(1,2))", "a must be an interval or a range with the tag log"),
         ("a=tag(lgo,interval(1,2))", "a must have no tag except log, as in a=tag"),

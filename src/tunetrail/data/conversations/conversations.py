@@ -278,17 +278,17 @@ def _left_out(group: str, reason: str, turns: Sequence[Turn]) -> LeftOut:
 def _derive_chat(
     stretch: Sequence[Turn], shared: Mapping[str, Any], row: Mapping[str, Any]
 ) -> list[Sample]:
-    """Return the stretch up to its last answer as a chat; no chat if there is no answer."""
+    """Return the stretch up to its last answer as a chat; none without an answer to learn from."""
     turns = joined(stretch)
     while turns and turns[-1].role != "assistant":
         turns.pop()
     if not turns:
         return []
 
-    messages = list(map(chat_message, turns))
-    # Without an answer to learn, it is context for pairs at most.
+    # If no answer is to be learned, the stretch can only be the context of pairs.
     if all(turn.context_only for turn in turns if turn.role == "assistant"):
         return []
+    messages = list(map(chat_message, turns))
     tools = {TOOLS_COLUMN: row[TOOLS_COLUMN]} if row.get(TOOLS_COLUMN) else {}
     chat = parse_sample({"messages": messages, **tools, **shared}, SampleKind.LLM)
 

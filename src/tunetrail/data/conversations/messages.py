@@ -234,8 +234,8 @@ def _read_content(index: int, role: str, message: Mapping[str, Any]) -> tuple[st
             other_types.append(other_type)
         else:
             raise SampleError(
-                f"messages[{index}].content[{position}] must be a text or a part with a type, "
-                f"got {_outline(content_part)}."
+                f"messages[{index}].content[{position}] must be a text or a part with text or "
+                f"another type, got {_outline(content_part)}."
             )
     return "\n".join(texts), next(filter(None, other_types), "")
 

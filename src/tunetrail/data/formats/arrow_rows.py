@@ -132,7 +132,7 @@ def _rows_of_batch(file: SourceFile, metadata: Any) -> int:
             if column.total_uncompressed_size > _BATCH_BYTES and expansion > LARGEST_EXPANSION:
                 raise SampleError(
                     f"{file.name} must expand to at most {LARGEST_EXPANSION} times its size, got "
-                    f"more in the column {column.path_in_schema!r}. Write it again."
+                    f"more in the column {column.path_in_schema!r}. Write it without compression."
                 )
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // largest_row))
 

@@ -142,10 +142,11 @@ def components(first: Integers, second: Integers, size: int) -> npt.NDArray[np.i
 def connecting_pairs(
     sketches: StoredSketches, entries: Integers, labels: Integers, similarity: float
 ) -> Pairs:
-    """Return enough pairs of similar sketches, as positions in `entries`, to connect all that are.
+    """Return enough pairs of similar sketches, as positions in `entries`, to connect similar rows.
 
-    Sketches with equal labels are connected already and are not compared again, so that a large set
-    of twins doesn't cost its square.
+    Sketches with equal labels are connected already and are not compared again, so that the time
+    for a large set of twins doesn't grow with its square. Each band has a limit of comparisons,
+    which may leave a crowded one unconnected.
     """
     # `_merge_labels` uses labels as nodes of a graph, so they have to count from 0.
     labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)

@@ -172,7 +172,7 @@ def _example_lists(model: ModelReport) -> list[dict[str, Any]]:
 
 
 def _example(row: Mapping[str, Any], model: ModelReport) -> dict[str, Any]:
-    """Return a row of a list: what changed in it, and its texts by name."""
+    """Return what the page shows of one example: what changed in it, and its titled texts."""
     metric = metric_named(model.comparison.metric)
     changes = []
     if row.get("reference_best_rank") is not None and row.get("best_rank") is not None:
@@ -182,7 +182,7 @@ def _example(row: Mapping[str, Any], model: ModelReport) -> dict[str, Any]:
         before, after, label = (readable(row.get(name), _LABEL_CHARACTERS) for name in names)
         changes.append(f"predicted {before or 'unknown'} → {after}, label {label}")
     if metric.per_example and not changes:
-        # The lists hold qualities, of which higher is better.
+        # The examples hold values of which higher is better: the sign is turned back.
         sign = 1.0 if metric.higher_is_better else -1.0
         changes.append(f"{metric.label} {sign * row['before']:.3f} → {sign * row['after']:.3f}")
 

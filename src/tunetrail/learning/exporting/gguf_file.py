@@ -245,7 +245,7 @@ def _tensors(
 
 
 def _in_llama_order(name: str, weight: NDArray, config: Any) -> NDArray:
-    """Return the rows of a query or key in llama.cpp's order: it turns neighbours, not halves."""
+    """Reorder the rows of a query or key for llama.cpp; return other weights as they are."""
     heads = config.num_attention_heads
     if ".k_proj." in name:
         heads = getattr(config, "num_key_value_heads", None) or heads

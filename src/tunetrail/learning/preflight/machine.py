@@ -101,10 +101,10 @@ def _worst_batch(trainer: Trainer) -> list[int]:
 
 
 def _try(trainer: Trainer, module: TrainedModule, rows: list[int], state: int) -> int:
-    """Compute the gradients of rows while memory is reserved for the optimizer's state.
+    """Find how many rows go through the model at once, next to the optimizer's state, by trying.
 
     Returns:
-        How many of the rows go through the model at once.
+        How many of the rows.
     """
     loader: Any = trainer.train_dataloader
     try:
@@ -114,7 +114,7 @@ def _try(trainer: Trainer, module: TrainedModule, rows: list[int], state: int) -
         if not is_out_of_memory(failure):
             raise
         raise TrainingError(
-            "The optimizer's state doesn't fit into memory next to the model. Train adapters, or "
+            "the optimizer's state doesn't fit into memory next to the model. Train adapters, or "
             "set training.optimizer.name=adafactor."
         ) from failure
 
@@ -140,10 +140,10 @@ def _fits(probe: ModuleProbe, module: TrainedModule, rows: list[int], size: int)
 
 
 def _estimate(trainer: Trainer, module: TrainedModule, rows: list[int], fixed: int) -> int:
-    """Estimate the memory of rows from that of the longest.
+    """Estimate how many rows go through the model at once, from the memory of the longest.
 
     Returns:
-        How many of the rows go through the model at once.
+        How many of the rows.
     """
     loader: Any = trainer.train_dataloader
     free = free_memory(module.device)
@@ -153,8 +153,8 @@ def _estimate(trainer: Trainer, module: TrainedModule, rows: list[int], fixed: i
     one_row = probe.memory(rows[:1], 0)
     if one_row is None or fixed + one_row > free:
         raise TrainingError(
-            f"The longest row needs more memory than there is: {free / _GIB:.2g} GiB are free next "
-            "to the model. Lower max_length, train adapters, or set "
+            f"the longest row must fit into the {free / _GIB:.2g} GiB that are free next to the "
+            "model, but needs more. Lower max_length, train adapters, or set "
             "training.memory.gradient_checkpointing=true."
         )
 
@@ -242,7 +242,7 @@ def check_settings(
     messages = [*training.doubtful(), *training.without_effect()]
     if messages:
         return warning(name, " ".join(messages))
-    return ok(name, "every changed setting has an effect")
+    return ok(name, "no setting looks like a mistake, and each changed one has an effect")
 
 
 def check_disk(

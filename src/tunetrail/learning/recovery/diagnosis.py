@@ -34,7 +34,7 @@ class Diagnosis:
     def __str__(self) -> str:
         """Name the rows by index and length; their texts may be personal."""
         if not self.rows:
-            return "no row by itself"
+            return "no row has a broken loss by itself"
 
         rows = zip(self.rows, self.tokens, strict=True)
         listed = ", ".join(f"{row} ({tokens} tokens)" for row, tokens in rows)

@@ -109,9 +109,9 @@ class Recovery:
         diagnosis = failure.diagnosis
         if failure.name == "val/loss" and diagnosis.rows_at_fault:
             raise TrainingError(
-                f"val/loss must be finite, got {failure.value} at step {failure.step}: "
-                f"{diagnosis} of the validation rows have no finite loss, while others have. "
-                "Look at them, or leave them out."
+                f"val/loss must be finite, got {failure.value} at step {failure.step} because of "
+                f"{diagnosis} of the validation rows; others have a finite loss. Correct what is "
+                "named, or leave it out."
             )
         if self.incidents >= guards.max_rewinds:
             raise TrainingError(
@@ -123,7 +123,7 @@ class Recovery:
 
         after = replace(self, incidents=self.incidents + 1)
         if diagnosis.rows_at_fault:
-            logger.warning("%s: %s; left out from now on", failure, diagnosis)
+            logger.warning("%s, caused by %s; left out from now on", failure, diagnosis)
             left_out = sorted({*self.left_out, *diagnosis.positions})
             skipped_rows = sorted({*self.skipped_rows, *diagnosis.rows})
             return replace(after, left_out=tuple(left_out), skipped_rows=tuple(skipped_rows))

@@ -164,8 +164,8 @@ def build_schedule(
         # The decay can't begin before the warm-up has ended.
         if decay_steps > longest_decay:
             logger.warning(
-                "a warm-up of %d steps and training.decay_ratio=%s are more than the %d training "
-                "steps; %d decay",
+                "a warm-up of %d steps and training.decay_ratio=%s don't fit into %d training "
+                "steps; the learning rate decays over the last %d steps only",
                 warmup_steps,
                 decay_ratio,
                 total_steps,

@@ -54,7 +54,7 @@ class LogSpool:
         return self._delivered < self._written
 
     def append(self, lines: str) -> None:
-        """Append lines; they are with the kernel when this returns, all or none of them.
+        """Append all of the lines or none; the kernel has them when this returns.
 
         Raises:
             OSError: They can't be written.
@@ -67,7 +67,7 @@ class LogSpool:
             descriptor = self._file.fileno()
             try:
                 if os.write(descriptor, data) < len(data):
-                    raise OSError("the disk took a part of it only")
+                    raise OSError("only a part of the lines could be written")
             except OSError:
                 # A line that was cut off would spoil the next one.
                 os.ftruncate(descriptor, self._written)

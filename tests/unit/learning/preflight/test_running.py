@@ -222,7 +222,7 @@ def test_row_that_does_not_fit_keeps_the_training_from_beginning(
     tiny_embedding_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
-        TrainingError, match=r"The longest row needs more memory than there is: .* GiB are free"
+        TrainingError, match=r"the longest row must fit into the .* GiB that are free"
     ):
         trained(tiny_embedding_model, tmp_path, prepare=limited(5))
 
@@ -263,7 +263,7 @@ def test_memory_that_is_not_there_keeps_the_training_from_beginning(
 ) -> None:
     monkeypatch.setattr(machine, "free_memory", lambda device: 1000)
     with pytest.raises(
-        TrainingError, match=r"The longest row needs more memory than there is: 9\.3e-07 GiB are"
+        TrainingError, match=r"the longest row must fit into the 9\.3e-07 GiB that are"
     ):
         trained(tiny_embedding_model, tmp_path)
 
@@ -275,7 +275,7 @@ def test_optimizer_state_that_does_not_fit_keeps_the_training_from_beginning(
     monkeypatch.setattr(machine, "state_bytes", lambda module, training: (0, 2**60))
 
     with pytest.raises(
-        TrainingError, match=r"The optimizer's state doesn't fit into memory next to the model\."
+        TrainingError, match=r"the optimizer's state doesn't fit into memory next to the model\."
     ):
         trained(tiny_embedding_model, tmp_path)
 

@@ -213,7 +213,7 @@ def test_training_goes_back_to_the_start_before_there_is_a_checkpoint(
     assert (result.rewinds, result.skipped_rows, result.steps) == (1, (), 8)
     assert result.history["train/rewinds"] == [(0, 1)]
     assert (
-        "no row by itself; back to the last good checkpoint, with 0.5 of the learning rate"
+        "no row has a broken loss by itself; back to the last good checkpoint, with 0.5 of the learning rate"
         in caplog.text
     )
 
@@ -401,7 +401,7 @@ def test_validation_rows_without_a_finite_loss_are_named(
 ) -> None:
     with pytest.raises(
         TrainingError,
-        match=r"val/loss must be finite, got nan at step 4: row 3 \(\d+ tokens\) of the",
+        match=r"val/loss must be finite, got nan at step 4 because of row 3 \(\d+ tokens\) of the",
     ):
         fitted(tiny_embedding_model, tmp_path, validation=broken(3))
 

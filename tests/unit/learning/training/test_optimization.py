@@ -91,7 +91,8 @@ def test_wsd_shortens_its_decay_where_the_warmup_leaves_no_room(
         [0.1 * (1 - math.sqrt(step / 10)) for step in range(11)], abs=1e-12
     )
     assert [record.getMessage() for record in caplog.records] == [
-        "a warm-up of 10 steps and training.decay_ratio=0.8 are more than the 20 training steps; 10 decay"
+        "a warm-up of 10 steps and training.decay_ratio=0.8 don't fit into 20 training steps; "
+        "the learning rate decays over the last 10 steps only"
     ]
 
 
