@@ -18,6 +18,7 @@ STORES = "Stores know data's conventions only"
 TENSORS = "Tensors stay in learning"
 MLFLOW = "MLflow stays in stores and deployment"
 HYDRA = "Hydra stays in cli and sweeps"
+STORE_ROOMS = "The database doesn't know MLflow, nor MLflow's store the database"
 LEARNING = "Learning is built from the bottom up"
 FAMILIES = "Families don't know one another"
 
@@ -41,6 +42,12 @@ VIOLATIONS = [
     ("data/stored.py", "import tunetrail.stores", "tunetrail.stores", ONE_WAY),
     ("evaluation/rows.py", "from tunetrail.data import rows", "tunetrail.data.rows", ROOMS),
     ("stores/rows.py", "from tunetrail.data import rows", "tunetrail.data.rows", STORES),
+    (
+        "stores/database/planted.py",
+        "from tunetrail.stores import tracking",
+        "tunetrail.stores.tracking",
+        STORE_ROOMS,
+    ),
     (
         "learning/training/planted.py",
         "from tunetrail import deployment",
@@ -83,7 +90,7 @@ VIOLATIONS = [
 ALLOWED = [
     ("learning/training/planted.py", "import peft, pytorch_lightning, torch, transformers"),
     ("learning/__init__.py", "import torch"),
-    ("stores/planted.py", "import mlflow"),
+    ("stores/tracking/planted.py", "import mlflow"),
     ("deployment/planted.py", "from tunetrail import learning, stores\nimport mlflow"),
     ("sweeps/planted.py", "import hydra, omegaconf\nfrom tunetrail import node"),
     ("data/planted.py", "from tunetrail import config, errors, reporting\nimport pandas"),

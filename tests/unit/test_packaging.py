@@ -329,8 +329,8 @@ def test_make_install_refuses_an_old_interpreter(checkout: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "arguments"),
     [
-        ("test", "-n 2 -m 'not slow and not processes'"),
-        ("test-all", "-n 2"),
+        ("test", "-n 2 --dist worksteal -m 'not slow and not processes'"),
+        ("test-all", "-n 2 --dist worksteal"),
         ("test-slow", "-m slow"),
     ],
 )
