@@ -244,7 +244,7 @@ def test_spool_takes_all_of_an_append_or_nothing(
         # A disk that is full takes the beginning.
         write = os.write
         patched.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
-        with pytest.raises(OSError, match="a part of it"):
+        with pytest.raises(OSError, match="a part of the lines"):
             spool.append("second\n")
     spool.append("third\n")
 
