@@ -90,7 +90,7 @@ def test_what_cannot_work_is_refused_before_the_first_job(sweep: CallMain, workp
         ([f"{RATE}=range(3,1)"], f"{RATE} must be at least one value"),
         ([f"{RATE}=interval(1e-3,1e-5)"], "an interval whose end is above its start"),
         ([f"{RATE}=interval(1e-5,1e-3)"], "hydra.sweeper.n_trials must be given"),
-        ([f"{RATE}=tag(log,interval(0,1e-3))"], "from above 0 with the tag log"),
+        ([f"{RATE}=tag(log,interval(0,1e-3))"], "starts above 0, as it has the tag log"),
         (["seed=1,2", "hydra.sweeper.sampler=tpee"], "Did you mean 'tpe'?"),
         (
             ["seed=1,2", "hydra.sweeper.sampler=cmaes", "hydra.sweeper.n_trials=3"],
