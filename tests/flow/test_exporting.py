@@ -281,7 +281,10 @@ def test_a_version_with_other_files_than_registered_is_not_exported(
     [
         (["embedding", "--to", "gguf"], "--to must be one of onnx, openvino, merged for embedding"),
         (["llm", "--to", "onnx"], "--to must be one of gguf, merged, adapter for llm, got 'onnx'"),
-        (["embeding", "--to", "onnx"], "family must be one of embedding, llm, or a registered model"),
+        (
+            ["embeding", "--to", "onnx"],
+            "family must be one of embedding, llm, or a registered model",
+        ),
         (["embedding", "--to", "merged"], "family must have a root, got 'embedding'"),
         (["embedding", "--to", "merged", "--version", "7"], "--version must be a version of embed"),
         (

@@ -177,6 +177,7 @@ def _why_constant(row: Mapping[str, Any]) -> str | None:
     elif row.get("accepted") is False:
         rejected = {shape.target[0]: None}
     for text in texts_of({**row, **rejected}):
+        # Nearly all texts begin with two different words, which is quicker to tell.
         beginning = text.split(maxsplit=2)
         if len(beginning) < 2 or beginning[0] != beginning[1]:
             continue

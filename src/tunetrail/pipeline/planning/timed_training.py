@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 
 @dataclass(kw_only=True)
@@ -36,14 +37,12 @@ class StepClock:
         Each step of a training is a little faster than the one before, until the memory and the
         products of its sizes are there.
         """
-        (first, first_tokens, _), *later = self.reports
-        if not later:
-            return (first - self.begun) / max(first_tokens, 1.0)
-
-        steps = zip(self.reports, later, strict=False)
+        reports = self.reports
+        if len(reports) == 1:
+            reports = [(self.begun, 0.0, 0.0), *reports]
         return min(
             (end - begin) / max(tokens - tokens_before, 1.0)
-            for (begin, tokens_before, _), (end, tokens, _) in steps
+            for (begin, tokens_before, _), (end, tokens, _) in pairwise(reports)
         )
 
     @property
